@@ -1,0 +1,1 @@
+//! nr (see ARCHITECTURE.md).

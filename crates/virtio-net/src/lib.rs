@@ -1,0 +1,1 @@
+//! virtio-net (see ARCHITECTURE.md).

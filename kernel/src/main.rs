@@ -1,0 +1,2 @@
+//! The nrk kernel.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Conformance program.
+fn main() {}
