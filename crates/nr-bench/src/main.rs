@@ -1,0 +1,211 @@
+//! Compares nr with what people use instead, on the machine at hand.
+//!
+//! Every structure is offered by several contenders ([`contender`]); each case (threads, nodes, share of writes, keys) is
+//! measured for all of them in turn ([`measure`]), and reported ([`report`]).
+
+mod contender;
+mod data;
+mod keys;
+mod measure;
+mod report;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+
+use crate::contender::{Contender, Dash, Nr, Old, Parking, ParkingRw, Skip, SkipQueue, StdMutex, StdRwLock};
+use crate::data::{Data, Hash, Ordered, Queue};
+use crate::keys::Pattern;
+use crate::measure::{Case, Effort, Measurable, measure};
+use crate::report::Line;
+
+/// Keys of every structure.
+pub const KEYS: u64 = 10_000;
+
+/// Benchmarks of node replication.
+#[derive(Parser, Debug)]
+#[command(name = "nr-bench")]
+struct Options {
+    /// Numbers of threads [default: 1 to twice the number of processors, in powers of two]
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Numbers of simulated nodes, for what is replicated
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
+    nodes: Vec<usize>,
+    /// Shares of writes, in percent
+    #[arg(long, value_delimiter = ',', default_value = "0,1,10,50,100", value_parser = clap::value_parser!(u64).range(..=100))]
+    writes: Vec<u64>,
+    /// Structures
+    #[arg(long, value_delimiter = ',', default_value = "hash,ordered,queue")]
+    structures: Vec<Structure>,
+    /// Distributions of the keys
+    #[arg(long, value_delimiter = ',', default_value = "uniform,zipf")]
+    keys: Vec<Pattern>,
+    /// Contenders, by parts of their names [default: all]
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Rounds of which the median is taken
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Length of a round in milliseconds
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    millis: u64,
+    /// Times that a round is repeated when a thread did not have its processor for itself
+    #[arg(long, default_value_t = 20)]
+    patience: usize,
+    /// Compare with the goals (hash map, uniform keys; 1 and 2 threads, 1 and 2 nodes), and fail if one is missed
+    #[arg(long)]
+    goals: bool,
+    /// Write the results to this file
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Draw the results into this file
+    #[arg(long)]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Structure {
+    Hash,
+    Ordered,
+    Queue,
+}
+
+/// Makes a contender for a case.
+type Make = fn(&Case) -> Box<dyn Measurable>;
+
+fn make<C: Contender + 'static>(case: &Case) -> Box<dyn Measurable> {
+    Box::new(C::new(KEYS, case.threads, case.nodes))
+}
+
+impl Structure {
+    fn name(self) -> &'static str {
+        match self {
+            Structure::Hash => "hash",
+            Structure::Ordered => "ordered",
+            Structure::Queue => "queue",
+        }
+    }
+
+    /// Who offers it. The first two are replicated.
+    fn contenders(self) -> Vec<(&'static str, Make)> {
+        fn common<D: Data>() -> Vec<(&'static str, Make)> {
+            vec![
+                ("nr", make::<Nr<D>>),
+                ("node-replication", make::<Old<D>>),
+                ("parking_lot-mutex", make::<Parking<D>>),
+                ("parking_lot-rwlock", make::<ParkingRw<D>>),
+                ("std-mutex", make::<StdMutex<D>>),
+                ("std-rwlock", make::<StdRwLock<D>>),
+            ]
+        }
+        match self {
+            Structure::Hash => [common::<Hash>(), vec![("dashmap", make::<Dash>)]].concat(),
+            Structure::Ordered => [common::<Ordered>(), vec![("skiplist", make::<Skip>)]].concat(),
+            Structure::Queue => [common::<Queue>(), vec![("skiplist", make::<SkipQueue>)]].concat(),
+        }
+    }
+}
+
+/// Contenders that have replicas; the others are measured as on one node.
+const REPLICATED: [&str; 2] = ["nr", "node-replication"];
+
+impl Options {
+    /// All cases of one structure, in the order in which they are run.
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for &pattern in &self.keys {
+            for &threads in &self.threads {
+                for &nodes in self.nodes.iter().filter(|&&nodes| nodes <= threads) {
+                    cases.extend(self.writes.iter().map(|&writes| Case { threads, nodes, writes, pattern }));
+                }
+            }
+        }
+        cases
+    }
+
+    fn wants(&self, contender: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| contender.contains(part))
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        if self.goals {
+            (self.threads, self.nodes) = (vec![1, 2], vec![1, 2]);
+            (self.structures, self.keys) = (vec![Structure::Hash], vec![Pattern::Uniform]);
+            self.only = ["nr", "node-replication", "parking_lot-mutex"].map(String::from).into();
+        }
+        if self.threads.is_empty() {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            self.threads = std::iter::successors(Some(1), |threads| Some(threads * 2))
+                .take_while(|&threads| threads <= 2 * processors)
+                .collect();
+        }
+        ensure!(self.threads.iter().all(|threads| (1..=64).contains(threads)), "--threads: from 1 to 64");
+        ensure!(self.nodes.iter().all(|nodes| (1..=64).contains(nodes)), "--nodes: from 1 to 64");
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let mut options = Options::parse();
+    options.complete()?;
+    let lines = run(&options);
+    if let Some(path) = &options.csv {
+        std::fs::write(path, report::csv(&lines))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &options.plot {
+        report::plot(&lines, path)?;
+    }
+    if options.goals {
+        let goals = report::goals(&lines);
+        print!("\n{goals}");
+        ensure!(!goals.contains("MISSED"), "a goal was missed");
+    }
+    Ok(())
+}
+
+/// Measures everything, saying how far it is.
+fn run(options: &Options) -> Vec<Line> {
+    let effort = Effort {
+        rounds: options.rounds.into(),
+        length: Duration::from_millis(options.millis),
+        patience: options.patience,
+    };
+    let cases = options.cases();
+    let total = cases.len() * options.structures.len();
+    let mut lines = Vec::new();
+    for (done, (&structure, case)) in options
+        .structures
+        .iter()
+        .flat_map(|structure| cases.iter().map(move |case| (structure, case)))
+        .enumerate()
+    {
+        let fits = |name: &str| options.wants(name) && (case.nodes == 1 || REPLICATED.contains(&name));
+        let (names, contenders): (Vec<_>, Vec<_>) = structure
+            .contenders()
+            .into_iter()
+            .filter(|(name, _)| fits(name))
+            .map(|(name, make)| (name, make(case)))
+            .unzip();
+        let results = measure(&contenders, case, &effort);
+        let Case { threads, nodes, writes, pattern } = case;
+        print!(
+            "[{:3}/{total}] {:7} {pattern:?} {threads} threads {nodes} nodes {writes:3} %:",
+            done + 1,
+            structure.name()
+        );
+        for (name, result) in names.iter().zip(&results) {
+            let mark = if result.calm == 0 { "?" } else { "" };
+            print!("  {name} {:.1}{mark}", result.mops);
+        }
+        println!();
+        let _ = std::io::stdout().flush();
+        let line = |(contender, result)| Line { structure: structure.name(), contender, case: *case, result };
+        lines.extend(names.into_iter().zip(results).map(line));
+    }
+    lines
+}
