@@ -1,2 +1,68 @@
-//! Commands of the workspace.
-fn main() {}
+//! The commands of the nrk workspace: `cargo xtask --help`.
+#![deny(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{bench, build, check, run, setup, test};
+
+/// The status when a command itself fails, as opposed to the program in the guest.
+const FAILED: u8 = 125;
+
+/// The commands of the nrk workspace
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing on this machine (the other commands do it by themselves)
+    Setup,
+    /// Build the kernel, the user programs and the initramfs
+    Build,
+    /// Start a program of this machine in a guest; without PROGRAM: redis-server
+    Run(Box<run::Options>),
+    /// Run the tests
+    Test(test::Options),
+    /// Measure nrk, side by side with Linux
+    Bench(bench::Options),
+    /// Check format, lints and spelling
+    Check {
+        /// Only these checks
+        #[arg(value_enum)]
+        checks: Vec<check::Check>,
+    },
+    /// Wait until a redis-server answers (the benchmarks start this in a namespace)
+    #[command(hide = true)]
+    AwaitPong {
+        /// The server
+        address: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    match execute(Line::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<u8> {
+    match command {
+        Command::Setup => setup::all().map(|()| 0),
+        Command::Build => build::all().map(|()| 0),
+        Command::Run(options) => run::run(*options),
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Check { checks } => check::run(&checks),
+        Command::AwaitPong { address } => bench::pong::wait(address).map(|()| 0),
+    }
+}

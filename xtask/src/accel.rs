@@ -1,0 +1,144 @@
+//! Which accelerator QEMU uses: KVM where it can really run a guest, else TCG.
+//!
+//! That /dev/kvm opens says little (nested virtualization may hang), so a tiny guest is started with it once: a PVH
+//! kernel whose first instructions end QEMU. The answer is kept in target/accelerator until the machine boots anew.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::{exit, process, workspace};
+
+/// Forces an accelerator: `kvm` or `tcg`.
+const FORCE: &str = "NRK_ACCEL";
+/// The probe takes a tenth of a second where KVM works.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An accelerator of QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The CPU's own virtualization.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The one to use on this machine.
+    pub fn choose() -> Result<Self> {
+        match std::env::var(FORCE).as_deref() {
+            Ok("kvm") => return Ok(Self::Kvm),
+            Ok("tcg") => return Ok(Self::Tcg),
+            Ok(other) if !other.is_empty() => bail!("{FORCE}={other} is unknown: kvm or tcg"),
+            _ => {}
+        }
+        let kvm = Path::new("/dev/kvm");
+        if fs::OpenOptions::new().read(true).write(true).open(kvm).is_err() {
+            return Ok(Self::Tcg);
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let answer = workspace::target().join("accelerator");
+        let _lock = workspace::lock("accelerator")?;
+        let known = fs::read_to_string(&answer).unwrap_or_default();
+        let works = match known.strip_prefix(boot.trim()).map(str::trim) {
+            Some("kvm") => true,
+            Some("tcg") => false,
+            _ => {
+                let works = kvm_runs_a_guest()?;
+                let line = format!("{} {}\n", boot.trim(), if works { "kvm" } else { "tcg" });
+                workspace::write_atomically(&answer, |file| Ok(file.write_all(line.as_bytes())?))?;
+                works
+            }
+        };
+        Ok(if works { Self::Kvm } else { Self::Tcg })
+    }
+
+    /// The value of QEMU's `-accel`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=multi",
+        }
+    }
+}
+
+fn kvm_runs_a_guest() -> Result<bool> {
+    let image = tempfile::NamedTempFile::new()?;
+    fs::write(image.path(), probe_image())?;
+    let mut qemu: Command = process::dies_with_us("qemu-system-x86_64");
+    qemu.args(["-machine", "q35", "-accel", "kvm", "-cpu", "max", "-nodefaults", "-no-user-config"]);
+    qemu.args([
+        "-display",
+        "none",
+        "-no-reboot",
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=0x04",
+        "-kernel",
+    ]);
+    qemu.arg(image.path());
+    qemu.stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let Ok(mut child) = qemu.spawn() else { return Ok(false) };
+    let status = process::wait(&mut child, Some(PATIENCE))?;
+    process::end(&mut child);
+    Ok(status.and_then(|status| status.code()) == Some(exit::QEMU_ENDED))
+}
+
+/// An ELF file with a PVH note, whose code writes 0x20 to port 0xf4.
+pub fn probe_image() -> Vec<u8> {
+    const ENTRY: u32 = 0x10_0000;
+    const CODE: [u8; 10] = [0x66, 0xba, 0xf4, 0x00, 0xb0, 0x20, 0xee, 0xf4, 0xeb, 0xfd];
+    const HEADERS: u64 = 64 + 2 * 56;
+    // XEN_ELFNOTE_PHYS32_ENTRY: where a 32-bit entry begins.
+    let note = [4, 4, 18]
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .chain(*b"Xen\0")
+        .chain(ENTRY.to_le_bytes());
+    let note: Vec<u8> = note.collect();
+    let code_at = HEADERS + note.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let half = |elf: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let word = |elf: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    let quad = |elf: &mut Vec<u8>, values: &[u64]| values.iter().for_each(|v| elf.extend(v.to_le_bytes()));
+    half(&mut elf, &[2, 62]); // executable, x86-64
+    word(&mut elf, &[1]);
+    quad(&mut elf, &[u64::from(ENTRY), 64, 0]);
+    word(&mut elf, &[0]);
+    half(&mut elf, &[64, 56, 2, 64, 0, 0]);
+    for (kind, offset, address, size) in
+        [(4, HEADERS, 0, note.len() as u64), (1, code_at, u64::from(ENTRY), CODE.len() as u64)]
+    {
+        word(&mut elf, &[kind, 5]);
+        quad(&mut elf, &[offset, address, address, size, size, 4]);
+    }
+    elf.extend(note);
+    elf.extend(CODE);
+    elf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_ends_qemu_with_tcg() {
+        if crate::host::find_program("qemu-system-x86_64").is_none() {
+            return;
+        }
+        let image = tempfile::NamedTempFile::new().unwrap();
+        fs::write(image.path(), probe_image()).unwrap();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot"]);
+        qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-kernel"]).arg(image.path());
+        let mut child = qemu.spawn().unwrap();
+        let status = process::wait(&mut child, Some(Duration::from_secs(60))).unwrap();
+        process::end(&mut child);
+        assert_eq!(status.and_then(|s| s.code()), Some(exit::QEMU_ENDED));
+    }
+}

@@ -1,0 +1,37 @@
+//! The commands of the nrk workspace, as a library.
+//!
+//! `cargo xtask` (main.rs) is a thin parser above it; the integration tests in `kernel/tests` use the same
+//! code to build the kernel, pack an initramfs, start QEMU and make a guest network.
+//!
+//! | Commands, one file each | Parts they are made of |
+//! |---|---|
+//! | [`setup`], [`build`], [`run`], [`test`], [`bench`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
+//! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
+//! | | [`qemu`], [`accel`], [`cmdline`], [`exit`]: starting a guest and learning how it ended |
+//! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
+//! | | [`workspace`], [`host`], [`process`], [`progress`]: this machine |
+#![deny(unsafe_code)]
+
+pub mod accel;
+pub mod bench;
+pub mod build;
+pub mod check;
+pub mod cmdline;
+pub mod cpio;
+pub mod elf;
+pub mod exit;
+pub mod guest;
+pub mod host;
+pub mod image;
+pub mod ksyms;
+pub mod namespace;
+pub mod pack;
+pub mod process;
+pub mod progress;
+pub mod qemu;
+pub mod run;
+pub mod setup;
+pub mod test;
+pub mod toolchain;
+pub mod watched;
+pub mod workspace;
