@@ -1,0 +1,481 @@
+//! Event polling (epoll(7)).
+//!
+//! An [`Epoll`] has an [`Item`] per watched descriptor. The item is itself the waker that sits in the file's wait queue: a wake
+//! puts it on the *ready list*, once, and wakes those who wait for the epoll instance. epoll_wait(2) takes items from the list and asks
+//! each file whether it is still ready; level-triggered items that are go back to the end of the list.
+//!
+//! The ready list has room for every item, reserved when the item is added, so a wake allocates nothing.
+//!
+//! An item does not keep its open file alive: the last close ([`CloseHook`]) removes it.
+//!
+//! Lock order: items, then a file's wait queue, then the ready list, then the epoll's own wait queue, which is
+//! "a file's wait queue" to an epoll that watches this one; such nesting has no cycles.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::{Arc, Weak};
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Waker;
+
+use super::open_file::CloseHook;
+use super::{File, FileType, OpenFile, Stat, anon};
+use crate::errno::{Errno, SysResult};
+use crate::sched::{Events, Registration, WaitQueue};
+use crate::sync::SpinLock;
+
+bitflags::bitflags! {
+    /// The bits of `epoll_event.events` that are not events.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Mode: u32 {
+        /// One waiter is woken per event.
+        const EXCLUSIVE = 1 << 28;
+        /// Accepted and without effect: nrk does not suspend.
+        const WAKEUP = 1 << 29;
+        /// Disarmed once reported.
+        const ONESHOT = 1 << 30;
+        /// Reported when something happens, not while something is so.
+        const EDGE = 1 << 31;
+    }
+}
+
+/// Epoll instances may watch each other this deep.
+const MAX_NESTING: usize = 5;
+
+/// What is asked of, or reported about, a descriptor: `struct epoll_event`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Events and [`Mode`] bits.
+    pub events: u32,
+    /// The program's own number for the descriptor.
+    pub data: u64,
+}
+
+/// A descriptor is watched under its number and the open file it named, since the number may be used anew.
+type Key = (i32, usize);
+
+/// A file as the owner of its wait queue.
+struct Watched(Arc<dyn File>);
+
+impl AsRef<WaitQueue> for Watched {
+    fn as_ref(&self) -> &WaitQueue {
+        /// For files that are always ready, which are never watched.
+        static NOBODY: WaitQueue = WaitQueue::new();
+        self.0.wait_queue().unwrap_or(&NOBODY)
+    }
+}
+
+struct Item {
+    key: Key,
+    file: Arc<dyn File>,
+    epoll: Weak<Shared>,
+    /// What is asked for; no events once a one-shot item has been reported.
+    wanted: SpinLock<Event>,
+    listed: AtomicBool,
+    registration: SpinLock<Option<Registration<Watched>>>,
+}
+
+struct Shared {
+    items: SpinLock<BTreeMap<Key, Arc<Item>>>,
+    ready: SpinLock<VecDeque<Arc<Item>>>,
+    queue: WaitQueue,
+}
+
+/// An epoll instance.
+pub struct Epoll {
+    shared: Arc<Shared>,
+}
+
+impl Item {
+    fn wanted_events(&self) -> (Events, Mode, u64) {
+        let Event { events, data } = *self.wanted.lock();
+        (Events::from_bits_truncate(events), Mode::from_bits_truncate(events), data)
+    }
+
+    /// What of the wanted is so now. Errors are always wanted, except of a disarmed item.
+    fn poll(&self) -> Events {
+        let (wanted, _, _) = self.wanted_events();
+        if wanted.is_empty() {
+            return wanted;
+        }
+        self.file.poll() & wanted
+    }
+
+    /// Puts the item on the ready list unless it is there. Returns whether it was not.
+    fn list(self: &Arc<Self>, epoll: &Shared) -> bool {
+        let new = !self.listed.swap(true, Ordering::AcqRel);
+        if new {
+            epoll.ready.lock().push_back(self.clone());
+        }
+        new
+    }
+
+    fn watch(self: &Arc<Self>, mode: Mode) {
+        let waker = Waker::from(self.clone());
+        let file = Watched(self.file.clone());
+        let exclusive = mode.contains(Mode::EXCLUSIVE);
+        let registration = WaitQueue::register_owned(file, Events::all(), exclusive, &waker);
+        *self.registration.lock() = Some(registration);
+    }
+
+    /// Takes the item out of its file's wait queue, which holds the item.
+    fn unwatch(&self) {
+        let registration = self.registration.lock().take();
+        drop(registration);
+    }
+}
+
+impl Wake for Item {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let Some(epoll) = self.epoll.upgrade() else { return };
+        if self.list(&epoll) {
+            epoll.queue.wake(Events::IN);
+        }
+    }
+}
+
+impl CloseHook for Shared {
+    fn closed(&self, file: usize) {
+        let mut items = self.items.lock();
+        let gone: Vec<Key> = items.keys().filter(|key| key.1 == file).copied().collect();
+        let gone: Vec<_> = gone.iter().filter_map(|key| items.remove(key)).collect();
+        drop(items);
+        gone.iter().for_each(|item| self.forget(item));
+    }
+}
+
+impl Shared {
+    fn forget(&self, item: &Arc<Item>) {
+        item.unwatch();
+        self.ready.lock().retain(|listed| !Arc::ptr_eq(listed, item));
+    }
+}
+
+fn key_of(fd: i32, file: &Arc<OpenFile>) -> Key {
+    (fd, Arc::as_ptr(file).addr())
+}
+
+impl Epoll {
+    /// An instance that watches nothing.
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                items: SpinLock::new(BTreeMap::new()),
+                ready: SpinLock::new(VecDeque::new()),
+                queue: WaitQueue::new(),
+            }),
+        }
+    }
+
+    /// Watches the open file `file` under the number `fd`.
+    ///
+    /// # Errors
+    /// `EPERM` for files that are always ready; `EEXIST`; `ELOOP` for instances that would watch each other in a circle or too deep;
+    /// `EINVAL` for an instance that would watch itself, and for flags that exclude each other; `ENOMEM`.
+    pub fn add(&self, fd: i32, file: &Arc<OpenFile>, event: Event) -> Result<(), Errno> {
+        self.check_target(file)?;
+        let mode = Mode::from_bits_truncate(event.events);
+        let exclusive_with = Events::IN | Events::OUT | Events::ERR | Events::HUP;
+        let beside =
+            event.events & !(exclusive_with.bits() | (Mode::EXCLUSIVE | Mode::EDGE | Mode::WAKEUP).bits());
+        if mode.contains(Mode::EXCLUSIVE) && beside != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let key = key_of(fd, file);
+        let item = Arc::new(Item {
+            key,
+            file: file.file.clone(),
+            epoll: Arc::downgrade(&self.shared),
+            wanted: SpinLock::new(with_errors(event)),
+            listed: AtomicBool::new(false),
+            registration: SpinLock::new(None),
+        });
+        let mut items = self.shared.items.lock();
+        if items.contains_key(&key) {
+            return Err(Errno::EEXIST);
+        }
+        // Room for all items, this one included, whatever the list holds now.
+        let mut ready = self.shared.ready.lock();
+        let room = items.len() + 1 - ready.len().min(items.len());
+        ready.try_reserve(room).map_err(|_| Errno::ENOMEM)?;
+        drop(ready);
+        items.insert(key, item.clone());
+        drop(items);
+        let hook: Weak<dyn CloseHook> = Arc::downgrade(&self.shared) as _;
+        file.on_close(hook)?;
+        item.watch(mode);
+        self.look_at(&item);
+        Ok(())
+    }
+
+    fn check_target(&self, file: &Arc<OpenFile>) -> Result<(), Errno> {
+        if file.file.wait_queue().is_none() {
+            return Err(Errno::EPERM);
+        }
+        match (&*file.file as &dyn Any).downcast_ref::<Epoll>() {
+            Some(other) if Arc::ptr_eq(&other.shared, &self.shared) => Err(Errno::EINVAL),
+            Some(other) if other.reaches(&self.shared, MAX_NESTING) => Err(Errno::ELOOP),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this instance watches `target`, directly or through others, or others deeper than `depth`.
+    fn reaches(&self, target: &Arc<Shared>, depth: usize) -> bool {
+        if depth == 0 {
+            return true;
+        }
+        let watched: Vec<_> = self.shared.items.lock().values().map(|item| item.file.clone()).collect();
+        watched
+            .iter()
+            .filter_map(|file| (&**file as &dyn Any).downcast_ref::<Epoll>())
+            .any(|epoll| Arc::ptr_eq(&epoll.shared, target) || epoll.reaches(target, depth - 1))
+    }
+
+    /// Changes what is asked of a watched descriptor.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not watched; `EINVAL` when it is watched exclusively, or was to be.
+    pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, event: Event) -> Result<(), Errno> {
+        let items = self.shared.items.lock();
+        let item = items.get(&key_of(fd, file)).cloned().ok_or(Errno::ENOENT)?;
+        drop(items);
+        let mode = Mode::from_bits_truncate(event.events);
+        if mode.contains(Mode::EXCLUSIVE) || item.wanted_events().1.contains(Mode::EXCLUSIVE) {
+            return Err(Errno::EINVAL);
+        }
+        *item.wanted.lock() = with_errors(event);
+        self.look_at(&item);
+        Ok(())
+    }
+
+    /// Stops watching a descriptor. `ENOENT` when it is not watched.
+    pub fn remove(&self, fd: i32, file: &Arc<OpenFile>) -> Result<(), Errno> {
+        let item = self.shared.items.lock().remove(&key_of(fd, file)).ok_or(Errno::ENOENT)?;
+        self.shared.forget(&item);
+        Ok(())
+    }
+
+    /// Lists an item that is ready now, though nothing has happened since it was added or changed.
+    fn look_at(&self, item: &Arc<Item>) {
+        if !item.poll().is_empty() && item.list(&self.shared) {
+            self.shared.queue.wake(Events::IN);
+        }
+    }
+
+    /// Gives up to `max` events to `deliver`, with their index. Returns their number, 0 when nothing is ready.
+    ///
+    /// # Errors
+    /// That of the first delivery, if it fails. An event that was not delivered is not lost.
+    pub fn collect(
+        &self,
+        max: usize,
+        mut deliver: impl FnMut(usize, Event) -> Result<(), Errno>,
+    ) -> SysResult {
+        let mut count = 0;
+        // Items that go back to the list are not looked at again.
+        let mut left = self.shared.ready.lock().len();
+        while left > 0 && count < max {
+            left -= 1;
+            let Some(item) = self.shared.ready.lock().pop_front() else { break };
+            // From here on a wake lists the item again, so what happens after this poll is not lost.
+            item.listed.store(false, Ordering::Release);
+            let now = item.poll();
+            if now.is_empty() {
+                continue;
+            }
+            let (_, mode, data) = item.wanted_events();
+            if let Err(error) = deliver(count, Event { events: now.bits(), data }) {
+                item.list(&self.shared);
+                return if count == 0 { Err(error) } else { Ok(count) };
+            }
+            count += 1;
+            if mode.contains(Mode::ONESHOT) {
+                item.wanted.lock().events &= Mode::all().bits();
+            } else if !mode.contains(Mode::EDGE) && self.is_watched(&item) {
+                item.list(&self.shared);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Another core may have removed the item while it was off the list.
+    fn is_watched(&self, item: &Arc<Item>) -> bool {
+        item.registration.lock().is_some() && self.shared.items.lock().contains_key(&item.key)
+    }
+}
+
+fn with_errors(event: Event) -> Event {
+    Event { events: event.events | (Events::ERR | Events::HUP).bits(), ..event }
+}
+
+impl File for Epoll {
+    fn poll(&self) -> Events {
+        let ready: Vec<_> = self.shared.ready.lock().iter().cloned().collect();
+        if ready.iter().any(|item| !item.poll().is_empty()) {
+            Events::IN | Events::RDNORM
+        } else {
+            Events::empty()
+        }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.shared.queue)
+    }
+
+    fn class(&self) -> &'static str {
+        "[eventpoll]"
+    }
+
+    fn stat(&self) -> Stat {
+        anon::for_current(FileType::Anonymous)
+    }
+}
+
+impl Drop for Epoll {
+    fn drop(&mut self) {
+        let items = core::mem::take(&mut *self.shared.items.lock());
+        // An item in a wait queue holds itself.
+        items.values().for_each(|item| item.unwatch());
+        let ready = core::mem::take(&mut *self.shared.ready.lock());
+        drop(ready);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::eventfd::EventFd;
+    use super::super::{OpenFlags, memfs, pipe};
+    use super::*;
+    use crate::uaccess::{ReadBuf, WriteBuf};
+
+    fn event(events: u32, data: u64) -> Event {
+        Event { events, data }
+    }
+
+    fn counter(initial: u32) -> Arc<OpenFile> {
+        OpenFile::new(Arc::new(EventFd::new(initial, false)), OpenFlags::RDWR)
+    }
+
+    fn bump(file: &OpenFile) {
+        file.file.write(0, &mut WriteBuf::kernel(&1u64.to_ne_bytes())).unwrap();
+    }
+
+    fn empty(file: &OpenFile) {
+        file.file.read(0, &mut ReadBuf::kernel(&mut [0; 8])).unwrap();
+    }
+
+    fn collect(epoll: &Epoll) -> Vec<Event> {
+        let mut events = Vec::new();
+        let deliver = |_, event| {
+            events.push(event);
+            Ok(())
+        };
+        assert_eq!(epoll.collect(8, deliver), Ok(events.len()));
+        events
+    }
+
+    const IN: u32 = 1;
+    const OUT: u32 = 4;
+
+    #[test]
+    fn level_triggered_items_are_reported_while_they_are_ready() {
+        let (epoll, file) = (Epoll::new(), counter(0));
+        epoll.add(3, &file, event(IN, 7)).unwrap();
+        assert_eq!(collect(&epoll), []);
+        bump(&file);
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        assert_eq!(epoll.poll(), Events::IN | Events::RDNORM);
+        empty(&file);
+        assert_eq!(collect(&epoll), []);
+        assert_eq!(epoll.poll(), Events::empty());
+    }
+
+    #[test]
+    fn edge_triggered_items_are_reported_once_per_event() {
+        let (epoll, file) = (Epoll::new(), counter(1));
+        epoll.add(3, &file, event(IN | Mode::EDGE.bits(), 7)).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        assert_eq!(collect(&epoll), []);
+        bump(&file);
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        assert_eq!(collect(&epoll), []);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_delivered_is_kept() {
+        let (epoll, file) = (Epoll::new(), counter(1));
+        epoll.add(3, &file, event(IN | Mode::EDGE.bits(), 7)).unwrap();
+        assert_eq!(epoll.collect(8, |_, _| Err(Errno::EFAULT)), Err(Errno::EFAULT));
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+    }
+
+    #[test]
+    fn one_shot_items_need_rearming() {
+        let (epoll, file) = (Epoll::new(), counter(1));
+        epoll.add(3, &file, event(IN | Mode::ONESHOT.bits(), 7)).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        bump(&file);
+        assert_eq!(collect(&epoll), []);
+        epoll.modify(3, &file, event(IN, 8)).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 8)]);
+    }
+
+    #[test]
+    fn the_errors_are_those_of_linux() {
+        let (epoll, file) = (Epoll::new(), counter(1));
+        epoll.add(3, &file, event(OUT, 0)).unwrap();
+        assert_eq!(epoll.add(3, &file, event(IN, 0)), Err(Errno::EEXIST));
+        assert_eq!(epoll.add(4, &file, event(IN, 0)), Ok(()));
+        assert_eq!(epoll.remove(5, &file), Err(Errno::ENOENT));
+        assert_eq!(epoll.modify(5, &file, event(IN, 0)), Err(Errno::ENOENT));
+        let memory = memfs::anonymous_file_for_tests();
+        let regular = OpenFile::new(memory, OpenFlags::RDWR);
+        assert_eq!(epoll.add(6, &regular, event(IN, 0)), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn the_last_close_removes_the_item() {
+        let epoll = Epoll::new();
+        let [reader, writer] = pipe::create();
+        let reader = OpenFile::new(reader, OpenFlags::empty());
+        epoll.add(3, &reader, event(IN, 0)).unwrap();
+        drop(writer);
+        assert_eq!(collect(&epoll), [event(Events::HUP.bits(), 0)]);
+        drop(reader);
+        assert_eq!(collect(&epoll), []);
+        assert!(epoll.shared.items.lock().is_empty());
+    }
+
+    #[test]
+    fn instances_watch_each_other_but_not_in_circles() {
+        let make = || OpenFile::new(Arc::new(Epoll::new()), OpenFlags::RDWR);
+        let (outer, inner, file) = (make(), make(), counter(1));
+        let as_epoll = |file: &Arc<OpenFile>| {
+            let any: Arc<dyn Any + Send + Sync> = file.file.clone();
+            any.downcast::<Epoll>().unwrap()
+        };
+        as_epoll(&outer).add(1, &inner, event(IN, 1)).unwrap();
+        assert_eq!(as_epoll(&inner).add(2, &outer, event(IN, 2)), Err(Errno::ELOOP));
+        assert_eq!(as_epoll(&inner).add(2, &inner, event(IN, 2)), Err(Errno::EINVAL));
+        assert_eq!(collect(&as_epoll(&outer)), []);
+        as_epoll(&inner).add(3, &file, event(IN, 3)).unwrap();
+        assert_eq!(collect(&as_epoll(&outer)), [event(IN, 1)]);
+    }
+
+    #[test]
+    fn a_dropped_instance_leaves_no_waiter_behind() {
+        let file = counter(0);
+        let epoll = Epoll::new();
+        epoll.add(3, &file, event(IN, 0)).unwrap();
+        let item = Arc::downgrade(epoll.shared.items.lock().values().next().unwrap());
+        drop(epoll);
+        assert!(item.upgrade().is_none());
+        bump(&file);
+    }
+}

@@ -1,0 +1,205 @@
+//! Deadlines of sockets: retransmissions, delayed acknowledgments, keep-alive, time-outs.
+//!
+//! A deadline that moves away (as that of a retransmission does with every acknowledgment) is not taken out: the socket is told
+//! too early, looks, and sets the next. So setting one costs nothing most of the time, and the heaps stay small: a
+//! socket has at most a few entries. The heaps are several, chosen by core, so that cores do not meet at one lock.
+
+use alloc::boxed::Box;
+use alloc::collections::BinaryHeap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::task::Waker;
+
+use crate::arch;
+use crate::percore::CacheLine;
+use crate::sched::timer::NEVER;
+use crate::sync::SpinLock;
+
+const HEAPS: usize = 16;
+
+/// What has a deadline.
+pub trait Expires: Send + Sync {
+    /// A deadline may have passed; looks which, acts, and sets the next.
+    fn expired(self: Arc<Self>, now: u64);
+}
+
+struct Entry {
+    deadline: u64,
+    target: Weak<dyn Expires>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.deadline == other.deadline
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.deadline.cmp(&other.deadline)
+    }
+}
+
+struct Heap {
+    first: AtomicU64,
+    entries: SpinLock<BinaryHeap<Reverse<Entry>>>,
+}
+
+/// The deadlines of a stack.
+pub struct Timers {
+    heaps: Box<[CacheLine<Heap>]>,
+    /// A deadline of the stack itself.
+    own: AtomicU64,
+    /// Until when the task that watches the deadlines sleeps.
+    sleeping_until: AtomicU64,
+    task: SpinLock<Option<Waker>>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        let heap = || Heap { first: AtomicU64::new(NEVER), entries: SpinLock::default() };
+        Self {
+            heaps: (0..HEAPS).map(|_| CacheLine(heap())).collect(),
+            own: AtomicU64::new(NEVER),
+            sleeping_until: AtomicU64::new(0),
+            task: SpinLock::new(None),
+        }
+    }
+}
+
+impl Timers {
+    /// Has `target` told at `deadline`. When memory has run out, it is told at the next occasion instead.
+    pub fn add(&self, deadline: u64, target: Weak<dyn Expires>) {
+        let heap = &self.heaps[usize::from(arch::core_id().0) % HEAPS].0;
+        let mut entries = heap.entries.lock();
+        if entries.try_reserve(1).is_err() {
+            // The oldest entry makes room: its socket is told early.
+            if let Some(Reverse(entry)) = entries.pop() {
+                drop(entries);
+                if let Some(target) = entry.target.upgrade() {
+                    target.expired(deadline);
+                }
+            }
+            return;
+        }
+        entries.push(Reverse(Entry { deadline, target }));
+        let first = entries.peek().map_or(NEVER, |entry| entry.0.deadline);
+        heap.first.store(first, Ordering::Relaxed);
+        drop(entries);
+        self.wake_before(deadline);
+    }
+
+    /// Has the stack looked at by `deadline`, for no socket in particular.
+    pub fn note(&self, deadline: u64) {
+        self.own.fetch_min(deadline, Ordering::Relaxed);
+        self.wake_before(deadline);
+    }
+
+    /// The first deadline.
+    pub fn deadline(&self) -> u64 {
+        let first = self.heaps.iter().map(|heap| heap.0.first.load(Ordering::Relaxed)).min();
+        first.unwrap_or(NEVER).min(self.own.load(Ordering::Relaxed))
+    }
+
+    /// Takes out those whose deadline is at or before `now`.
+    pub fn take_due(&self, now: u64) -> Vec<Arc<dyn Expires>> {
+        if self.own.load(Ordering::Relaxed) <= now {
+            self.own.store(NEVER, Ordering::Relaxed);
+        }
+        let mut due = Vec::new();
+        for heap in self.heaps.iter().map(|line| &line.0) {
+            if heap.first.load(Ordering::Relaxed) > now {
+                continue;
+            }
+            let mut entries = heap.entries.lock();
+            while entries.peek().is_some_and(|entry| entry.0.deadline <= now) && due.try_reserve(1).is_ok() {
+                due.extend(entries.pop().and_then(|entry| entry.0.target.upgrade()));
+            }
+            let first = entries.peek().map_or(NEVER, |entry| entry.0.deadline);
+            heap.first.store(first, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// Has `waker` woken when a deadline before `until` is set.
+    pub fn sleep_until(&self, until: u64, waker: &Waker) {
+        let mut task = self.task.lock();
+        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+        drop(task);
+        self.sleeping_until.store(until, Ordering::Relaxed);
+        // Pairs with the fence in `wake_before`: either that sees how long we sleep, or we see the deadline it set.
+        fence(Ordering::SeqCst);
+    }
+
+    fn wake_before(&self, deadline: u64) {
+        fence(Ordering::SeqCst);
+        if deadline < self.sleeping_until.load(Ordering::Relaxed) {
+            self.sleeping_until.store(deadline, Ordering::Relaxed);
+            if let Some(task) = &*self.task.lock() {
+                task.wake_by_ref();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(AtomicU64);
+    impl Expires for Told {
+        fn expired(self: Arc<Self>, now: u64) {
+            self.0.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn weak(told: &Arc<Told>) -> Weak<dyn Expires> {
+        let weak: Weak<Told> = Arc::downgrade(told);
+        weak
+    }
+
+    #[test]
+    fn those_due_come_out_and_the_rest_stays() {
+        let timers = Timers::default();
+        let (early, late, gone) =
+            (Arc::new(Told::default()), Arc::new(Told::default()), Arc::new(Told::default()));
+        timers.add(30, weak(&late));
+        timers.add(10, weak(&early));
+        timers.add(5, weak(&gone));
+        drop(gone);
+        assert_eq!(timers.deadline(), 5);
+        timers.take_due(20).into_iter().for_each(|target| target.expired(20));
+        assert_eq!((early.0.load(Ordering::Relaxed), late.0.load(Ordering::Relaxed)), (20, 0));
+        assert_eq!(timers.deadline(), 30);
+    }
+
+    #[test]
+    fn an_earlier_deadline_wakes_the_task() {
+        struct Count(AtomicU64);
+        impl alloc::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (timers, count) = (Timers::default(), Arc::new(Count(AtomicU64::new(0))));
+        timers.sleep_until(100, &Waker::from(count.clone()));
+        timers.note(200);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        timers.note(50);
+        timers.note(60);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(timers.deadline(), 50);
+        timers.take_due(50);
+        assert_eq!(timers.deadline(), NEVER);
+    }
+}

@@ -1,0 +1,45 @@
+//! Which thread a core runs.
+
+use alloc::sync::Arc;
+
+use super::thread::Thread;
+use crate::percore::PerCore;
+use crate::sync::SpinLock;
+
+static CURRENT: PerCore<SpinLock<Option<Arc<Thread>>>> = crate::per_core!(SpinLock::new(None));
+
+/// The thread that this core runs; `None` in a kernel activity.
+pub fn current() -> Option<Arc<Thread>> {
+    CURRENT.here().lock().clone()
+}
+
+/// This core runs `thread` until the returned value is dropped.
+pub(super) fn enter(thread: &Arc<Thread>) -> Running {
+    let old = CURRENT.here().lock().replace(thread.clone());
+    drop(old);
+    Running(())
+}
+
+/// While it lives, the core runs a thread.
+pub(super) struct Running(());
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let thread = CURRENT.here().lock().take();
+        drop(thread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_runs_a_thread_while_it_is_polled() {
+        let thread = super::super::tests::process().leader().unwrap();
+        let running = enter(&thread);
+        assert!(Arc::ptr_eq(&current().unwrap(), &thread));
+        drop(running);
+        assert!(current().is_none());
+    }
+}

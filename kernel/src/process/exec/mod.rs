@@ -1,0 +1,294 @@
+//! Executing programs: execve(2).
+//!
+//! A new program is made ready beside the old one: its file is found and checked ([`elf`]; a script leads to its interpreter,
+//! [`script`]), and a whole new address space is filled with its segments ([`load`]), its stack ([`stack`], with the strings of
+//! [`arguments`]) and the vDSO. Everything that can fail does so here, and is an error of execve. Only then the other threads of the
+//! process are ended, and the thread puts the new space, and what else a program starts with, in place of the old.
+
+pub mod arguments;
+pub mod elf;
+mod load;
+mod script;
+mod stack;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use arguments::Arguments;
+use elf::PROGRAM_HEADER_SIZE;
+use load::{ElfFile, Loaded, Role};
+use stack::{Contents, Stack, key};
+
+use super::block::block_unless_dying;
+use super::exit::release_memory;
+use super::group::Process;
+use super::limits::Resource;
+use super::memory::space_limits;
+use super::registry::with_table;
+use super::signal::{AlternateStack, Signal};
+use super::thread::{Name, Thread, attention};
+use super::{Credentials, hooks};
+use crate::arch;
+use crate::arch::signal_frame;
+use crate::errno::Errno;
+use crate::fs::mount::MountFlags;
+use crate::fs::open::{Executable, open_for_exec};
+use crate::fs::path::{View, resolve};
+use crate::fs::{FdTable, File, Location};
+use crate::memory::{AddressSpace, MappingName, PAGE_SIZE, VirtAddr};
+use crate::syscall::Caller;
+
+/// How many scripts may be interpreted by scripts.
+const MAX_SCRIPTS: usize = 5;
+/// `ADDR_NO_RANDOMIZE` of personality(2).
+const NO_RANDOMIZE: u32 = 0x004_0000;
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o0010;
+/// Clock ticks per second: `AT_CLKTCK`.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// The program that a process runs, for /proc.
+#[derive(Default)]
+pub struct Image {
+    /// The file, which /proc/PID/exe leads to.
+    pub executable: Option<Executable>,
+    /// First and past-the-last address of the arguments' strings (/proc/PID/cmdline).
+    pub arguments: (u64, u64),
+    /// Those of the environment's (/proc/PID/environ).
+    pub environment: (u64, u64),
+    /// The auxiliary vector (/proc/PID/auxv).
+    pub auxiliary: Vec<u64>,
+    /// Where the stack pointer was at the start.
+    pub stack_start: u64,
+}
+
+/// What is to be executed, for whom.
+pub struct Request<'a> {
+    /// The file.
+    pub location: Location,
+    /// The path by which it was called.
+    pub path: &'a [u8],
+    /// Its arguments and environment.
+    pub arguments: Arguments,
+    /// Who executes it: paths of interpreters are seen from there.
+    pub view: View<'a>,
+    /// Where relative paths of interpreters begin.
+    pub cwd: &'a Location,
+    /// The credentials of the thread that executes it.
+    pub credentials: &'a Credentials,
+    /// Set-id bits have no effect (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+    /// The process, for its limits and personality.
+    pub process: &'a Process,
+}
+
+/// A program that is ready to run.
+pub struct Prepared {
+    /// Its memory.
+    pub space: Arc<AddressSpace>,
+    /// Where it begins.
+    pub entry: u64,
+    /// Its stack pointer.
+    pub stack_pointer: u64,
+    /// For /proc.
+    pub image: Image,
+    /// Its credentials.
+    pub credentials: Credentials,
+    /// Its name.
+    pub name: Name,
+}
+
+/// Makes a program ready.
+///
+/// # Errors
+/// As execve(2) lists them.
+pub fn prepare(mut request: Request<'_>) -> Result<Prepared, Errno> {
+    let stack_limit = request.process.rlimit(Resource::Stack).soft;
+    let mut start = [0; script::FIRST_BYTES];
+    let mut scripts = 0;
+    loop {
+        let file = open_for_exec(&request.view, &request.location)?;
+        let len = load::read_start(&*file, &mut start)?;
+        let Some(line) = script::parse(&start[..len])? else {
+            let program = ElfFile::read(&*file, &start[..len], name_of(&request.location, &request.view))?;
+            return fill(&request, &*file, &program);
+        };
+        scripts += 1;
+        if scripts > MAX_SCRIPTS {
+            return Err(Errno::ELOOP);
+        }
+        if scripts == 1 {
+            request.arguments.argv.remove_first();
+            request.arguments.argv.prepend(&[request.path])?;
+        }
+        // From the second script on, the script is already there: it was the interpreter of the one before.
+        match line.argument {
+            Some(argument) => request.arguments.argv.prepend(&[line.interpreter, argument])?,
+            None => request.arguments.argv.prepend(&[line.interpreter])?,
+        }
+        request.arguments.check(stack_limit)?;
+        request.location = resolve(request.view, request.cwd, line.interpreter, true)?;
+    }
+}
+
+/// What /proc/PID/maps calls the file.
+fn name_of(location: &Location, view: &View<'_>) -> Arc<MappingName> {
+    let stat = location.stat();
+    let path = location.display_path(view.root).unwrap_or_default();
+    Arc::new(MappingName { path, device: stat.device, inode: stat.inode })
+}
+
+/// Fills a new address space.
+fn fill(request: &Request<'_>, file: &dyn File, program: &ElfFile) -> Result<Prepared, Errno> {
+    let interpreter = program.interpreter.as_ref().map(|path| open_interpreter(request, path)).transpose()?;
+    let space = Arc::new(AddressSpace::new()?);
+    space.set_limits(space_limits(request.process, request.credentials.is_privileged()));
+    let fixed = request.process.personality.load(Ordering::Relaxed) & NO_RANDOMIZE != 0;
+    let seed = || if fixed { 0 } else { crate::random::next_u64() };
+    let top = space.map_stack(program.image.executable_stack, seed())?;
+    let loaded = load::load(&space, program, Role::Program { seed: seed() })?;
+    let interpreter = interpreter.map(|file| load::load(&space, &file, Role::Interpreter)).transpose()?;
+    space.set_brk_start(VirtAddr::new(loaded.end));
+    let credentials = credentials_after(request, file);
+    let vdso = (hooks::get().map_vdso)(&space);
+    let auxiliary =
+        auxiliary(program, &loaded, interpreter.as_ref(), vdso, request.credentials, &credentials);
+    let mut random = [0; 16];
+    crate::random::fill(&mut random);
+    let contents =
+        Contents { arguments: &request.arguments, path: request.path, random, auxiliary: &auxiliary };
+    let Stack { pointer, bytes, argv, envp, auxiliary } = stack::build(top.as_u64(), &contents)?;
+    // The stack may grow to its limit, which leaves room for the arguments: `Arguments::copy` checked.
+    space.write_initial(VirtAddr::new(pointer), &bytes).map_err(|_| Errno::E2BIG)?;
+    Ok(Prepared {
+        space,
+        entry: interpreter.map_or(loaded.entry, |interpreter| interpreter.entry),
+        stack_pointer: pointer,
+        image: Image {
+            executable: Some(Executable::new(request.location.clone())?),
+            arguments: argv,
+            environment: envp,
+            auxiliary,
+            stack_start: pointer,
+        },
+        credentials,
+        name: Name::new(request.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()),
+    })
+}
+
+fn open_interpreter(request: &Request<'_>, path: &[u8]) -> Result<ElfFile, Errno> {
+    let location = resolve(request.view, request.cwd, path, true)?;
+    let file = open_for_exec(&request.view, &location)?;
+    let mut start = [0; script::FIRST_BYTES];
+    let len = load::read_start(&*file, &mut start)?;
+    ElfFile::read(&*file, &start[..len], name_of(&location, &request.view)).map_err(|error| match error {
+        Errno::ENOEXEC => Errno::ELIBBAD,
+        error => error,
+    })
+}
+
+/// Set-user-id and set-group-id.
+fn credentials_after(request: &Request<'_>, file: &dyn File) -> Credentials {
+    let may_change = !request.no_new_privileges && !request.location.mount.flags.contains(MountFlags::NOSUID);
+    let stat = file.stat();
+    let set_uid = may_change && stat.mode & S_ISUID != 0;
+    // Without execution by the group, the bit means mandatory locking.
+    let set_gid = may_change && stat.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
+    request.credentials.after_exec(set_uid.then_some(stat.uid), set_gid.then_some(stat.gid))
+}
+
+fn auxiliary(
+    program: &ElfFile,
+    loaded: &Loaded,
+    interpreter: Option<&Loaded>,
+    vdso: Option<VirtAddr>,
+    before: &Credentials,
+    after: &Credentials,
+) -> Vec<(u64, u64)> {
+    let minimum_stack = signal_frame::minimum_stack(arch::extended_layout()) as u64;
+    let changed = (before.euid, before.egid) != (after.euid, after.egid);
+    let secure = changed || after.uid != after.euid || after.gid != after.egid;
+    let mut vector = Vec::with_capacity(20);
+    vector.extend(vdso.map(|at| (key::SYSINFO_EHDR, at.as_u64())));
+    vector.extend([
+        (key::MINSIGSTKSZ, minimum_stack),
+        (key::HWCAP, arch::hardware_capabilities().into()),
+        (key::PAGESZ, PAGE_SIZE as u64),
+        (key::CLKTCK, TICKS_PER_SECOND),
+        (key::PHDR, loaded.program_headers),
+        (key::PHENT, PROGRAM_HEADER_SIZE as u64),
+        (key::PHNUM, program.image.program_header_count.into()),
+        (key::BASE, interpreter.map_or(0, |interpreter| interpreter.bias)),
+        (key::FLAGS, 0),
+        (key::ENTRY, loaded.entry),
+        (key::UID, after.uid.into()),
+        (key::EUID, after.euid.into()),
+        (key::GID, after.gid.into()),
+        (key::EGID, after.egid.into()),
+        (key::SECURE, secure.into()),
+        (key::HWCAP2, 0),
+    ]);
+    vector
+}
+
+/// Runs `prepared` in place of the caller's program.
+///
+/// # Errors
+/// `ENOMEM` for a copy of shared descriptors; `EINTR` when the process is ending, or another of its threads executes a program.
+pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), Errno> {
+    let thread = caller.thread;
+    let files = own_files(thread)?;
+    become_only_thread(thread).await?;
+    let process = thread.process();
+    release_memory(thread, &caller.space);
+    prepared.space.activate();
+    caller.space = prepared.space.clone();
+    thread.replace_space(prepared.space);
+    if let Some(files) = files {
+        thread.replace_files(files);
+    }
+    thread.files().close_on_exec();
+    process.set_actions(Arc::new(process.actions().after_exec()));
+    process.exit_signal.store(Signal::CHLD.number(), Ordering::Relaxed);
+    process.has_execed.store(true, Ordering::Relaxed);
+    let same_user = prepared.credentials == *thread.credentials();
+    process.dumpable.store(same_user.into(), Ordering::Relaxed);
+    process.set_image(Arc::new(prepared.image));
+    thread.set_alternate_stack(AlternateStack::default());
+    thread.set_credentials(prepared.credentials);
+    thread.set_name(prepared.name);
+    caller.context.restart_at(prepared.entry, prepared.stack_pointer);
+    Ok(())
+}
+
+/// A copy of the thread's descriptors, if others share them.
+fn own_files(thread: &Thread) -> Result<Option<Arc<FdTable>>, Errno> {
+    let files = thread.files();
+    // One count is the thread's, one is ours.
+    if Arc::strong_count(&files) > 2 { files.fork().map(Some) } else { Ok(None) }
+}
+
+/// Ends the other threads of the process, and takes the first one's place.
+async fn become_only_thread(thread: &Arc<Thread>) -> Result<(), Errno> {
+    let process = thread.process();
+    {
+        let mut group = process.group();
+        if group.exit.is_some() || group.survivor.is_some() {
+            return Err(Errno::EINTR);
+        }
+        group.survivor = Some(thread.tid());
+        for other in group.threads.iter().filter(|other| !Arc::ptr_eq(other, thread)) {
+            other.notify(attention::EXIT);
+        }
+    }
+    let alone = || process.thread_count() == 1;
+    let result = block_unless_dying(thread, &process.threads_changed, alone).await;
+    if result.is_ok() && thread.tid() != process.pid() {
+        with_table(|table| table.promote_thread(thread.tid(), process.pid()));
+        thread.set_tid(process.pid());
+    }
+    process.group().survivor = None;
+    result
+}

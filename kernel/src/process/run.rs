@@ -1,0 +1,204 @@
+//! The life of a thread: a future that runs user code, serves its traps, and looks at what others want of it.
+//!
+//! The loop is what every system call passes through, so one round takes a load of the attention word, the call itself, and the switch
+//! to user mode and back: no lock, no allocation, no reference count. The interval timer is set where a slice begins and where it
+//! has fired; whoever sets an earlier timer meanwhile sets the hardware's, too.
+
+use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use super::deliver;
+use super::exit::end_thread;
+use super::thread::{RunState, Thread, attention};
+use super::usage::Charge;
+use super::{current, fault, oom, trace};
+use crate::arch::signal_frame::LastTrap;
+use crate::arch::{self, Trap, UserContext};
+use crate::errno::Errno;
+use crate::memory::{Fault, VirtAddr};
+use crate::sched::{self, Priority, timer};
+use crate::syscall::{self, Caller};
+
+/// How long a thread runs before another gets its turn, in nanoseconds.
+pub(crate) const TIME_SLICE: u64 = 4_000_000;
+
+/// Starts `thread` with these registers.
+pub(super) fn spawn(thread: Arc<Thread>, context: UserContext) {
+    let running = thread.clone();
+    let task = sched::spawn(arch::core_id(), Priority::Normal, async move {
+        let mut life = pin!(live(&running, context));
+        poll_fn(|cx| poll_on_core(&running, life.as_mut(), cx)).await;
+    });
+    thread.set_task(task);
+}
+
+/// Gives the core to `thread` for one poll of `future`.
+pub(super) fn poll_on_core<F: Future>(
+    thread: &Arc<Thread>,
+    future: core::pin::Pin<&mut F>,
+    context: &mut Context<'_>,
+) -> Poll<F::Output> {
+    let _running = current::enter(thread);
+    let now = arch::now();
+    thread.usage.start(now);
+    thread.begin_slice(now);
+    thread.set_state(RunState::Running);
+    thread.activate_space();
+    let result = future.poll(context);
+    let yielded = thread.yielding.swap(false, Ordering::Relaxed);
+    let elapsed = thread.usage.stop(arch::now(), yielded);
+    thread.process().count_time(elapsed, if yielded { Charge::User } else { Charge::System });
+    if result.is_pending() && !yielded && thread.state() == RunState::Running {
+        thread.set_state(RunState::Sleeping);
+    }
+    result
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Continue,
+    End,
+}
+
+/// A system call that a signal interrupted before it did anything: why, and its number.
+#[derive(Clone, Copy)]
+pub(super) struct Interrupted {
+    pub error: Errno,
+    pub number: u64,
+}
+
+async fn live(thread: &Arc<Thread>, mut context: UserContext) {
+    let space = thread.space();
+    let mut caller = Caller { thread, context: &mut context, space };
+    let mut last_trap = LastTrap::default();
+    let mut interrupted = None;
+    loop {
+        if thread.attention.load(Ordering::Relaxed) != 0 || interrupted.is_some() {
+            let flow = attend(&mut caller, &mut interrupted, &last_trap).await;
+            if flow == Flow::End {
+                break;
+            }
+        }
+        match arch::enter_user(caller.context) {
+            Trap::SystemCall => interrupted = system_call(&mut caller).await,
+            Trap::PageFault { address, code } => {
+                last_trap = LastTrap { vector: 14, error: code, address };
+                page_fault(&caller, address, code).await;
+            }
+            Trap::Exception { vector, code } => {
+                last_trap = LastTrap { vector: vector.into(), error: code, ..last_trap };
+                thread.force_signal(fault::exception(vector, caller.context));
+            }
+            Trap::Interrupt => interrupt(thread).await,
+        }
+    }
+    drop(caller);
+    drop(context);
+    end_thread(thread);
+}
+
+/// Performs the call that the registers ask for. What is returned is to be done again, unless a handler runs.
+async fn system_call(caller: &mut Caller<'_>) -> Option<Interrupted> {
+    // The number is EAX; what else is in RAX means nothing.
+    let number = caller.context.registers.rax as u32;
+    let traced = trace::begin(caller.context);
+    let result = match syscall::dispatch_now(caller, number) {
+        Some(result) => result,
+        None => syscall::dispatch(caller, number).await,
+    };
+    if let Some(traced) = traced {
+        traced.end(caller.thread, number, result);
+    }
+    let (value, interrupted) = match result {
+        Ok(value) => (value as u64, None),
+        Err(error) if error.is_restart() => {
+            (number.into(), Some(Interrupted { error, number: number.into() }))
+        }
+        Err(error) => (error.to_return_value(), None),
+    };
+    caller.context.registers.rax = value;
+    interrupted
+}
+
+async fn page_fault(caller: &Caller<'_>, address: u64, code: u64) {
+    let thread = caller.thread;
+    thread.usage.count_fault();
+    let Err(fault) = caller.space.fault(VirtAddr::new(address), fault::access(code)) else { return };
+    match fault::page_fault(fault, address) {
+        Some(info) => thread.force_signal(info),
+        None => {
+            debug_assert_eq!(fault, Fault::OutOfMemory);
+            oom::make_room(thread);
+            // Whoever has to go, goes now; then the access is tried again.
+            sched::yield_now().await;
+        }
+    }
+}
+
+/// After an interrupt: timers, accounts, and whether it is another's turn.
+async fn interrupt(thread: &Arc<Thread>) {
+    let now = arch::now();
+    timer::expire(now);
+    let elapsed = thread.usage.charge(now, Charge::User);
+    thread.process().count_time(elapsed, Charge::User);
+    let slice_is_over = now >= thread.slice_end.load(Ordering::Relaxed);
+    if sched::has_urgent_work() || (slice_is_over && sched::has_work()) {
+        yield_now(thread).await;
+    } else if slice_is_over {
+        thread.begin_slice(now);
+    } else {
+        timer::arm_before(thread.slice_end.load(Ordering::Relaxed));
+    }
+}
+
+impl Thread {
+    /// Gives it a time slice from `now` on.
+    fn begin_slice(&self, now: u64) {
+        let end = now + TIME_SLICE;
+        self.slice_end.store(end, Ordering::Relaxed);
+        timer::arm_before(end);
+    }
+}
+
+/// Lets other threads of the core run; this one stays ready.
+pub(crate) async fn yield_now(thread: &Thread) {
+    thread.yielding.store(true, Ordering::Relaxed);
+    sched::yield_now().await;
+}
+
+/// Does what others want of the thread, until nothing is left: it ends, stops, takes signals, goes on with an interrupted call.
+async fn attend(
+    caller: &mut Caller<'_>,
+    interrupted: &mut Option<Interrupted>,
+    last_trap: &LastTrap,
+) -> Flow {
+    let thread = caller.thread;
+    loop {
+        let bits = thread.attention.load(Ordering::Acquire);
+        if bits & attention::EXIT != 0 {
+            return Flow::End;
+        }
+        if bits & attention::STOP != 0 {
+            thread.stay_stopped().await;
+            continue;
+        }
+        if bits & attention::SIGNAL != 0 {
+            if let Some(received) = thread.take_signal() {
+                deliver::to_handler(caller, &received, interrupted.take(), last_trap);
+            }
+            continue;
+        }
+        if let Some(interrupted) = interrupted.take() {
+            deliver::restart(caller.context, interrupted);
+        }
+        if bits & attention::RESTORE_MASK != 0 {
+            thread.restore_mask();
+            continue;
+        }
+        return Flow::Continue;
+    }
+}

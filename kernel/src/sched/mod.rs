@@ -1,0 +1,17 @@
+//! Scheduling: tasks, wait queues and timers.
+//!
+//! Every user thread and every kernel activity (network poll, reaper) is a *task*: a future polled by the executor of
+//! its core ([`executor`]). A task that waits registers its waker in a [`WaitQueue`] or a [`timer`] and returns
+//! `Pending`; it holds no stack meanwhile. Nothing here knows what a process is; signals and
+//! system-call restarts are built on top, in `process/block.rs`.
+
+mod executor;
+pub mod timer;
+mod wait_queue;
+
+#[cfg(target_os = "none")]
+pub use executor::run;
+pub use executor::{
+    Priority, TaskHandle, has_urgent_work, has_work, run_until_idle, spawn, wait_for_wake, yield_now,
+};
+pub use wait_queue::{Events, Registration, WaitQueue};
