@@ -32,6 +32,7 @@ pub fn kernel_main(machine: &'static Machine) -> ! {
         crate::integration_main::run(name, machine);
     }
     set_hooks();
+    tell_facts(machine);
     start_files(machine, &line);
     start_network(&line);
     start_init(&line);
@@ -61,6 +62,13 @@ fn set_hooks() {
     if memory::vdso::set_parameters(parameters).is_err() {
         log::warn!("vdso: no memory; programs make system calls instead");
     }
+}
+
+/// Tells /proc and /sys about the machine. Its other cores stay off.
+fn tell_facts(machine: &Machine) {
+    // Nanoseconds are cycles times the multiplier, shifted right by 32.
+    let frequency = (1_000_000_000 << 32) / arch::clock::conversion().multiplier.max(1);
+    fs::machine::set(fs::machine::Machine { command_line: machine.command_line, cores: 1, frequency });
 }
 
 /// The machine's purpose is fulfilled: it ends with the program's status, as a shell would show it.

@@ -1,14 +1,13 @@
 //! /dev: a tmpfs with device nodes, and the simplest devices: null, zero, full, random.
 //!
-//! Other drivers register themselves with [`special::register_device`](super::special) and have their nodes made here
-//! or by [`setup::make_device`](super::setup).
+//! Other drivers register themselves with [`special::register_device`](super::special) and have their nodes made here.
 
 use alloc::sync::Arc;
 
 use super::memfs::MemFs;
 use super::node::NewKind;
-use super::special::{open_device, register_device};
-use super::{DeviceNumber, File, FileType, Identity, Node, OpenFlags, PageSource, Stat, anon};
+use super::special::register_device;
+use super::{DeviceNumber, File, FileType, Identity, Node, PageSource, Stat, anon};
 use crate::errno::{Errno, SysResult};
 use crate::memory::{Frame, OutOfMemory};
 use crate::uaccess::{ReadBuf, WriteBuf};
@@ -160,11 +159,6 @@ impl PageSource for Zeroes {
     fn page(&self, _index: u64, _write: bool) -> Result<Option<Frame>, OutOfMemory> {
         Frame::zeroed().map(Some)
     }
-}
-
-/// Opens /dev/null, for what has to be open and leads nowhere.
-pub fn open_null() -> Result<Arc<dyn File>, Errno> {
-    open_device(FileType::CharDevice, DeviceNumber::new(MEMORY, 3), OpenFlags::RDWR)
 }
 
 #[cfg(test)]

@@ -168,11 +168,6 @@ impl<S: Subject> Entry<S> {
         })
     }
 
-    /// What it is about.
-    pub fn subject(&self) -> &S {
-        &self.subject
-    }
-
     /// Inode numbers are made of the numbers and names on the way (FNV-1a), so that each entry keeps its own.
     fn inode_of(&self, fixed: &str, name: EntryName) -> u64 {
         let (number, text) = match name {

@@ -9,7 +9,7 @@ use super::memfs::{Budget, MemFs};
 use super::mount::{self, FileSystem, Mount, MountFlags};
 use super::node::NewKind;
 use super::path::{View, resolve};
-use super::{DeviceNumber, FileType, Identity, Location, dev};
+use super::{Identity, Location, dev};
 use crate::errno::Errno;
 use crate::memory::PAGE_SIZE;
 
@@ -131,13 +131,4 @@ fn parse_size(text: &str) -> Result<u64, Errno> {
         _ => return Err(Errno::EINVAL),
     };
     number.checked_mul(unit).ok_or(Errno::EINVAL)
-}
-
-/// Makes a device node in /dev: for drivers that appear with the hardware.
-pub fn make_device(path: &str, file_type: FileType, number: DeviceNumber, mode: u32) -> Result<(), Errno> {
-    let (directory, name) = path.rsplit_once('/').ok_or(Errno::EINVAL)?;
-    let directory = find(if directory.is_empty() { "/" } else { directory })?;
-    let kind = NewKind::Device(file_type, number.0);
-    directory.node.create(&Identity::ROOT, name.as_bytes(), kind, mode)?;
-    Ok(())
 }

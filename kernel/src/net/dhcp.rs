@@ -35,19 +35,13 @@ const REQUESTS: u32 = 4;
 /// Least time between attempts to renew.
 const RENEW_RETRY: u64 = SECOND / 10;
 
-/// What a message says (RFC 2132, 9.6).
+/// What a client says (RFC 2132, 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Who can give me an address?
     Discover = 1,
-    /// This one.
-    Offer = 2,
     /// I take it; or: may I keep it?
     Request = 3,
-    /// Yes.
-    Ack = 5,
-    /// No.
-    Nak = 6,
 }
 
 /// A message to be sent.

@@ -26,8 +26,6 @@ const QUOTED: usize = 576 - IPV4_HEADER - ICMP_HEADER;
 /// Why a packet could not be delivered; codes of "destination unreachable".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
-    /// The neighbour does not answer.
-    Host = 1,
     /// Nobody here speaks the protocol.
     Protocol = 2,
     /// Nobody listens on the port.

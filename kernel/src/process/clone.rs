@@ -254,6 +254,7 @@ fn give_descriptor(caller: &Caller<'_>, child: &Thread, at: u64) -> Result<(), E
     let fd = files.insert(PidFd::open(child.process().clone(), OpenFlags::empty()), true)?;
     let stored = UserPtr::<i32>::new(VirtAddr::new(at)).write(&caller.space, &fd);
     stored.inspect_err(|_| {
+        // Another thread may have closed it meanwhile, which is as good.
         let _ = files.close(fd);
     })
 }

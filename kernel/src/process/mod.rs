@@ -49,14 +49,16 @@ pub mod wait;
 pub use credentials::{Credentials, MAX_GROUPS, UNCHANGED};
 pub use current::current;
 pub use group::{INIT, Process};
+#[cfg(target_os = "none")]
 pub use init::start_init;
-pub use limits::{Limit, Limits, MAX_FILES, Resource, UNLIMITED};
+pub use limits::{Limit, Resource, UNLIMITED};
 pub use registry::{
     counts, find, find_thread, group_members, is_group_of_session, is_orphaned_group, list, max_tasks,
     running, signal_group,
 };
-pub use session::{ControllingTerminal, Session};
+pub use session::ControllingTerminal;
 pub use signal::{Signal, SignalInfo};
+#[cfg(target_os = "none")]
 pub use status::ExitStatus;
 pub use thread::{DEFAULT_TIMER_SLACK, Name, RunState, Thread};
 

@@ -191,11 +191,6 @@ impl TaskHandle {
     pub fn wake(&self) {
         self.0.wake_by_ref();
     }
-
-    /// A waker of the task.
-    pub fn waker(&self) -> Waker {
-        Waker::from(self.0.clone())
-    }
 }
 
 /// Starts `future` as a task of `core`.

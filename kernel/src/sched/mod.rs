@@ -6,12 +6,14 @@
 //! system-call restarts are built on top, in `process/block.rs`.
 
 mod executor;
+#[deny(unsafe_code)]
 pub mod timer;
+#[deny(unsafe_code)]
 mod wait_queue;
 
 #[cfg(target_os = "none")]
 pub use executor::run;
-pub use executor::{
-    Priority, TaskHandle, has_urgent_work, has_work, run_until_idle, spawn, wait_for_wake, yield_now,
-};
+#[cfg(any(test, feature = "integration-test"))]
+pub use executor::run_until_idle;
+pub use executor::{Priority, TaskHandle, has_urgent_work, has_work, spawn, wait_for_wake, yield_now};
 pub use wait_queue::{Events, Registration, WaitQueue};

@@ -5,9 +5,10 @@
 //! a user thread runs.
 
 use alloc::collections::BTreeMap;
-use core::future::Future;
 use core::sync::atomic::{AtomicU64, Ordering};
-use core::task::{Poll, Waker};
+#[cfg(any(test, feature = "integration-test"))]
+use core::task::Poll;
+use core::task::Waker;
 
 use crate::arch::{self, CoreId};
 use crate::percore::PerCore;
@@ -106,6 +107,7 @@ pub fn fired() {
 }
 
 /// Completes at `deadline`, in nanoseconds of [`arch::now`].
+#[cfg(any(test, feature = "integration-test"))]
 pub fn sleep_until(deadline: u64) -> impl Future<Output = ()> {
     let mut timer = None;
     core::future::poll_fn(move |context| {

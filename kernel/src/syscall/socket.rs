@@ -17,9 +17,7 @@ use crate::fs::{OpenFile, OpenFlags};
 use crate::memory::VirtAddr;
 use crate::net::socket::address::STORAGE;
 use crate::net::socket::message::{self, ControlWriter, FILES_MAX, PeerCredentials};
-use crate::net::socket::{
-    Control, Kind, MessageFlags, Outgoing, Protocol, Received, Socket, SocketAddress, option,
-};
+use crate::net::socket::{Control, Kind, MessageFlags, Outgoing, Received, Socket, SocketAddress, option};
 use crate::net::tcp::Shutdown;
 use crate::process::block::block_on;
 use crate::process::signal::{Signal, SignalInfo};
@@ -127,7 +125,7 @@ pub fn socketpair(
     let files = Socket::pair(kind, who)?.map(|end| OpenFile::new(Arc::new(end), flags | OpenFlags::RDWR));
     let pair = c.thread.files().insert_pair(files, flags.contains(OpenFlags::CLOEXEC))?;
     if let Err(error) = numbers.write(&c.space, &pair) {
-        // They were there a moment ago.
+        // Another thread may have closed them meanwhile, which is as good.
         for fd in pair {
             let _ = c.thread.files().close(fd);
         }

@@ -65,11 +65,6 @@ impl Config {
     pub fn new(address: Address) -> Self {
         Self { address, registers: map(address) }
     }
-
-    /// Where the function sits.
-    pub fn address(&self) -> Address {
-        self.address
-    }
 }
 
 fn map(address: Address) -> Option<VirtAddr> {

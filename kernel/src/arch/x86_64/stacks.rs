@@ -25,7 +25,6 @@ global_asm!(
 
 unsafe extern "C" {
     static boot_stack_guard: u8;
-    static boot_stack_top: u8;
     static fault_stack_guard: u8;
     static fault_stack_top: u8;
     static nmi_stack_guard: u8;
@@ -34,11 +33,9 @@ unsafe extern "C" {
     static trap_stack_top: u8;
 }
 
-/// The stacks of a core: the addresses from which they grow down.
+/// The stacks of a core besides the executor's: the addresses from which they grow down.
 #[derive(Clone, Copy, Debug)]
 pub struct Stacks {
-    /// The executor's.
-    pub main: VirtAddr,
     /// Where the processor stores its frame when a trap comes from user mode; copied from there at once.
     pub trap: VirtAddr,
     /// Double faults.
@@ -51,7 +48,6 @@ pub struct Stacks {
 pub fn boot_core() -> Stacks {
     let at = |symbol: *const u8| VirtAddr::new(symbol as u64);
     Stacks {
-        main: at(&raw const boot_stack_top),
         trap: at(&raw const trap_stack_top),
         fault: at(&raw const fault_stack_top),
         nmi: at(&raw const nmi_stack_top),

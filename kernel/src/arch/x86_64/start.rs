@@ -30,6 +30,7 @@ pub fn start(info: BootInfo) -> ! {
         .map(|range| MemoryRange { start: range.start.as_u64(), end: range.end().as_u64(), node: 0 })
         .collect();
     memory::init(&usable, &[]);
+    memory::set_node(core, 0);
     let tables = info.rsdp.map_or_else(Tables::default, |rsdp| Tables::read(&DirectMap, rsdp));
     apic::init(core);
     clock::init(&tables);

@@ -17,8 +17,6 @@ use crate::arch::x86_64::{interrupts, report, segments, usercopy};
 
 /// Page fault error code: the access was an instruction fetch.
 pub const INSTRUCTION_FETCH: u64 = 1 << 4;
-/// Page fault error code: the access was a write.
-pub const WRITE_ACCESS: u64 = 1 << 1;
 
 const NMI: u8 = 2;
 const DOUBLE_FAULT: u8 = 8;

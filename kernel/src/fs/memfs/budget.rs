@@ -98,6 +98,7 @@ impl Budget {
     }
 
     /// Pages in use.
+    #[cfg(test)]
     pub fn used_pages(&self) -> u64 {
         self.pages.used()
     }

@@ -10,7 +10,7 @@ use super::data::Data;
 use super::directory::Directory;
 use crate::errno::Errno;
 use crate::fs::stat::{PERMISSIONS, S_ISGID, S_ISUID};
-use crate::fs::{Change, FileType, Identity, Name, NewTime, Protection, Time, Wanted};
+use crate::fs::{Change, Identity, Name, NewTime, Protection, Time, Wanted};
 
 /// What an inode holds.
 pub enum Content {
@@ -63,11 +63,6 @@ impl State {
     /// Owner, group and mode.
     pub fn protection(&self) -> Protection {
         Protection { mode: self.mode, uid: self.uid, gid: self.gid }
-    }
-
-    /// The type in the mode.
-    pub fn file_type(&self) -> FileType {
-        FileType::of_mode(self.mode).unwrap_or(FileType::Anonymous)
     }
 
     /// The entries (`ENOTDIR`), for a caller that may search them.
@@ -246,7 +241,7 @@ mod tests {
 
     fn file(mode: u32) -> State {
         State {
-            mode: FileType::Regular.mode() | mode,
+            mode: crate::fs::FileType::Regular.mode() | mode,
             uid: 10,
             gid: 20,
             links: 1,

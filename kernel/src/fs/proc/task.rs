@@ -40,14 +40,6 @@ impl Task {
         }
     }
 
-    /// Its threads.
-    pub fn threads(&self) -> Vec<Arc<Thread>> {
-        match &self.only {
-            Some(thread) => alloc::vec![thread.clone()],
-            None => self.process.threads(),
-        }
-    }
-
     /// Its id.
     pub fn id(&self) -> u32 {
         self.only.as_ref().map_or(self.process.pid(), |thread| thread.tid())

@@ -41,17 +41,6 @@ pub fn init(usable: &[MemoryRange], reserved: &[Range<u64>]) {
     }
 }
 
-/// Hands over memory that was reserved at boot and lies within a usable range: an initramfs that was unpacked.
-/// Only whole pages of `bytes` are taken. Returns whether they could be.
-pub fn release_reserved(bytes: Range<u64>, node: u8) -> bool {
-    let frames = whole_frames(bytes.start, bytes.end);
-    let known = !frames.is_empty() && metadata::is_known(&frames);
-    if known {
-        allocator::add(node, frames.start as FrameNumber..frames.end as FrameNumber);
-    }
-    known
-}
-
 /// The whole pages in a range of bytes, page 0 and what no table reaches left out.
 fn whole_frames(start: u64, end: u64) -> Range<u64> {
     let page = PAGE_SIZE as u64;
@@ -154,11 +143,5 @@ mod tests {
             MemoryRange { start: 0x10_0000, end: 0x40_0000, node: 0 },
         ];
         assert_eq!(extent(0..1, &usable), 1..0x400);
-    }
-
-    #[test]
-    fn memory_outside_any_section_is_not_released() {
-        assert!(!release_reserved(0x40_0000_0000..0x40_0010_0000, 0));
-        assert!(!release_reserved(0x1001..0x1fff, 0));
     }
 }

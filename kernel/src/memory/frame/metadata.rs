@@ -108,11 +108,6 @@ pub fn is_covered(section: usize) -> bool {
     TABLE.get(section).is_some_and(|base| !base.load(Ordering::Relaxed).is_null())
 }
 
-/// Whether all of `frames` have metadata.
-pub fn is_known(frames: &Range<u64>) -> bool {
-    EXTENTS.lock().iter().any(|extent| extent.start <= frames.start && frames.end <= extent.end)
-}
-
 /// Frames that the metadata of `frames` takes.
 pub fn frames_needed(frames: &Range<u64>) -> u64 {
     ((frames.end - frames.start) * size_of::<Metadata>() as u64).div_ceil(PAGE_SIZE as u64)

@@ -23,8 +23,10 @@ use crate::arch;
 use crate::errno::Errno;
 use crate::uaccess::{ReadBuf, WriteBuf};
 
-pub use allocator::{OutOfMemory, Purpose, admit, set_node, statistics};
-pub use boot::{MemoryRange, init, release_reserved};
+#[cfg(target_os = "none")]
+pub use allocator::set_node;
+pub use allocator::{OutOfMemory, Purpose, admit, statistics};
+pub use boot::{MemoryRange, init};
 
 pub(super) use allocator::{allocate, allocate_block, free, free_block};
 pub(super) use boot::address_of;

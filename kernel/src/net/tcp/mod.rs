@@ -26,7 +26,7 @@ use smoltcp::socket::tcp::State;
 pub use connection::{Connection, View};
 pub use context::Contexts;
 pub use listener::Listener;
-pub use table::{Flow, FlowKey, TcpTable, TimeWait};
+pub use table::{Flow, FlowKey, TcpTable};
 
 use super::counters::Counter;
 use super::options::Options;

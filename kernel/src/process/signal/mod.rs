@@ -17,7 +17,7 @@ mod send;
 mod set;
 
 pub use action::{Action, ActionFlags, DEFAULT, IGNORE, SignalActions};
-pub use info::{SI_KERNEL, SI_TKILL, SI_USER, SIGINFO_SIZE, SignalInfo};
+pub use info::{SI_KERNEL, SI_TKILL, SI_USER, SignalInfo};
 pub use mask::{AlternateStack, MaskChange};
 pub use pending::{Pending, QueueFull};
 pub use receive::Received;

@@ -28,6 +28,7 @@ impl Pending {
     }
 
     /// Queued instances.
+    #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.queue.len()
     }

@@ -6,7 +6,7 @@
 //! volume 3, section 4.10.2.3).
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch::CoreId;
 use crate::memory::{PAGE_SIZE, VirtAddr};
@@ -66,7 +66,7 @@ impl Flush {
         }
     }
 
-    /// Has all `cores` forget it, this one included if it is among them. Returns when they have.
+    /// Has all `cores` forget it, which is this one or none: nothing starts a second core.
     pub fn perform(self, cores: &CoreSet) {
         let Some(range) = self.0 else { return };
         let here = 1 << crate::arch::core_id().0;
@@ -75,36 +75,15 @@ impl Flush {
             flush_local(&range);
         }
         let others = cores & !here;
-        if others != 0 {
-            flush_remote(others, range);
-        }
+        assert!(others == 0, "cores {others:#x} run user programs, and cannot be told to flush");
     }
 
     /// Says that no processor can hold the translation: nothing has to be done.
     pub fn ignore(self) {}
 }
 
-/// How other cores are told: set when they are started.
-static REMOTE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-
-/// A function that has the cores of a bit set forget a range of addresses (see [`flush_local`]) and waits until they have.
-pub type RemoteFlush = fn(cores: u64, range: Range<u64>);
-
-/// Sets how other cores are told. Called before a second core activates an address space.
-pub fn set_remote_flush(function: RemoteFlush) {
-    REMOTE.store(function as *mut (), Ordering::Release);
-}
-
-fn flush_remote(cores: u64, range: Range<u64>) {
-    let function = REMOTE.load(Ordering::Acquire);
-    assert!(!function.is_null(), "cores {cores:#x} run user programs, and cannot be told to flush");
-    // SAFETY: only `set_remote_flush` stores there, and what it stores is such a function.
-    let function = unsafe { core::mem::transmute::<*mut (), RemoteFlush>(function) };
-    function(cores, range);
-}
-
 /// Has this core forget the user pages of `range`: one by one, or everything when there are many.
-pub fn flush_local(range: &Range<u64>) {
+fn flush_local(range: &Range<u64>) {
     let pages = (range.end - range.start) / PAGE_SIZE as u64;
     if pages > FLUSH_ALL_ABOVE as u64 {
         super::active::reload();

@@ -20,7 +20,7 @@ use crate::memory::PhysAddr;
 pub use active::load;
 pub use contents::{clear_page, copy_page};
 pub use entry::Attributes;
-pub use flush::{CoreSet, Flush, RemoteFlush, flush_local, set_remote_flush};
+pub use flush::{CoreSet, Flush};
 pub use table::{PageTable, Reserve, Retired};
 
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
