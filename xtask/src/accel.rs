@@ -1,7 +1,8 @@
 //! Which accelerator QEMU uses: KVM where it can really run a guest, else TCG.
 //!
-//! That /dev/kvm opens says little (nested virtualization may hang), so a tiny guest is started with it once: a PVH
-//! kernel whose first instructions end QEMU. The answer is kept in target/accelerator until the machine boots anew.
+//! That /dev/kvm opens says little: nested virtualization may hang, or emulate the guest's supervisor mode and know only a
+//! part of the instructions. So a tiny guest is started with it once: a PVH kernel that saves and restores its
+//! extended state, as every kernel does, and ends QEMU. The answer is kept in target/accelerator until the machine boots anew.
 
 use std::fs;
 use std::io::Write;
@@ -89,10 +90,30 @@ fn kvm_runs_a_guest() -> Result<bool> {
     Ok(status.and_then(|status| status.code()) == Some(exit::QEMU_ENDED))
 }
 
-/// An ELF file with a PVH note, whose code writes 0x20 to port 0xf4.
+/// Where the probe is loaded and begins.
+const ENTRY: u32 = 0x10_0000;
+
+/// What the probe executes, in 32-bit protected mode.
+#[rustfmt::skip]
+const CODE: [u8; 42] = [
+    0x0f, 0x20, 0xe0,                   // mov eax, cr4
+    0x0d, 0x00, 0x06, 0x04, 0x00,       // or eax, OSFXSR | OSXMMEXCPT | OSXSAVE
+    0x0f, 0x22, 0xe0,                   // mov cr4, eax
+    0x31, 0xc9,                         // xor ecx, ecx
+    0x31, 0xd2,                         // xor edx, edx
+    0xb8, 0x03, 0x00, 0x00, 0x00,       // mov eax, x87 | SSE
+    0x0f, 0x01, 0xd1,                   // xsetbv
+    0xbb, 0x00, 0x00, 0x11, 0x00,       // mov ebx, 0x110000: memory that QEMU has zeroed
+    0x0f, 0xae, 0x23,                   // xsave [ebx]
+    0x0f, 0xae, 0x2b,                   // xrstor [ebx]
+    0x66, 0xba, 0xf4, 0x00,             // mov dx, 0xf4: isa-debug-exit
+    0xb0, 0x20,                         // mov al, 0x20
+    0xee,                               // out dx, al
+    0xf4,                               // hlt
+];
+
+/// An ELF file with a PVH note, whose code saves and restores the extended state and writes 0x20 to port 0xf4.
 pub fn probe_image() -> Vec<u8> {
-    const ENTRY: u32 = 0x10_0000;
-    const CODE: [u8; 10] = [0x66, 0xba, 0xf4, 0x00, 0xb0, 0x20, 0xee, 0xf4, 0xeb, 0xfd];
     const HEADERS: u64 = 64 + 2 * 56;
     // XEN_ELFNOTE_PHYS32_ENTRY: where a 32-bit entry begins.
     let note = [4, 4, 18]
@@ -134,7 +155,18 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         fs::write(image.path(), probe_image()).unwrap();
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot"]);
+        qemu.args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-kernel"]).arg(image.path());
         let mut child = qemu.spawn().unwrap();
         let status = process::wait(&mut child, Some(Duration::from_secs(60))).unwrap();
