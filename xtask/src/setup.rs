@@ -40,12 +40,14 @@ pub const TEST: &[Need] = &[
     need("socat", "socat"),
     need("nc", "netcat-openbsd"),
 ];
+/// To compare with a Linux guest, on top of all that the tests need.
+pub const BENCH: &[Need] = &[need("depmod", "kmod")];
 /// Packages whose service would start with the machine and hold a port.
 const SERVICES: [&str; 3] = ["redis-server", "memcached", "isc-dhcp-server"];
 
 /// Installs everything that any command needs.
 pub fn all() -> Result<()> {
-    for needs in [RUN, REDIS, NETWORK, TEST] {
+    for needs in [RUN, REDIS, NETWORK, TEST, BENCH] {
         require(needs)?;
     }
     let kernel = match toolchain::Toolchain::obtain()? {

@@ -124,6 +124,9 @@ impl Name {
 /// Runs a benchmark.
 pub fn run(options: &Options) -> Result<u8> {
     [setup::RUN, setup::REDIS, setup::NETWORK, setup::TEST].into_iter().try_for_each(setup::require)?;
+    if options.against.is_some() {
+        setup::require(setup::BENCH)?;
+    }
     if options.nic == Nic::None {
         anyhow::bail!("the benchmarks need a network card: --nic virtio, e1000 or vmxnet3");
     }
