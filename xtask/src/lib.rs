@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod accel;
+pub mod backlog;
 pub mod bench;
 pub mod build;
 pub mod check;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use rustix::process::Pid;
 use rustix::termios::{self, OptionalActions};
 
 use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
 use crate::qemu::{Console, Forward, Machine, Net, Nic, tap_netdev, user_netdev};
-use crate::{build, host, pack, process, setup, workspace};
+use crate::{backlog, build, host, pack, process, setup, workspace};
 
 /// The servers whose port is forwarded without being asked for.
 const KNOWN_SERVERS: [(&str, u16); 2] = [("redis-server", 6379), ("memcached", 11211)];
@@ -111,7 +112,8 @@ pub fn run(mut options: Options) -> Result<u8> {
         None
     };
     announce(&options, &machine, namespace.as_ref());
-    let ending = start(&machine, namespace.as_ref(), options.timeout)?;
+    let ports = options.forward.iter().filter(|forward| !forward.udp).map(|forward| forward.host).collect();
+    let ending = start(&machine, namespace.as_ref(), ports, options.timeout)?;
     if !matches!(ending, Ending::Program(_)) {
         eprintln!("xtask: {ending}");
     }
@@ -232,10 +234,16 @@ fn announce(options: &Options, machine: &Machine, namespace: Option<&Namespace>)
     }
 }
 
-/// Starts QEMU and waits for its end.
-pub fn start(machine: &Machine, namespace: Option<&Namespace>, timeout: Option<Duration>) -> Result<Ending> {
+/// Starts QEMU, which forwards the TCP ports `ports`, and waits for its end.
+fn start(
+    machine: &Machine,
+    namespace: Option<&Namespace>,
+    ports: Vec<u16>,
+    timeout: Option<Duration>,
+) -> Result<Ending> {
     let terminal = is_terminal().then(|| termios::tcgetattr(std::io::stdin()).ok()).flatten();
     let mut child = machine.command(namespace).spawn().context("cannot start QEMU")?;
+    backlog::lengthen(Pid::from_child(&child), ports);
     let ending = watch(&mut child, &machine.status, timeout);
     process::end(&mut child);
     if let Some(settings) = terminal {
