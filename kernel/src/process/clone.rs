@@ -204,13 +204,19 @@ fn new_process(parent: &Process, request: &CloneRequest, pid: u32) -> Process {
     } else {
         Arc::new(actions.fork())
     };
+    let exit_signal = if flags.contains(CloneFlags::PARENT) {
+        // A sibling: its parent gets what it gets from the caller, not a signal of the caller's choice.
+        Signal::new(parent.exit_signal.load(Ordering::Relaxed)).ok()
+    } else {
+        request.exit_signal
+    };
     let process = Process::new(NewProcess {
         pid,
         session: parent.session(),
         actions,
         limits: parent.limits().fork(),
         image: parent.image(),
-        exit_signal: request.exit_signal,
+        exit_signal,
         personality: parent.personality.load(Ordering::Relaxed),
     });
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -371,6 +377,17 @@ mod tests {
         assert!(!Arc::ptr_eq(&child.files(), &parent.files()));
         assert!(!Arc::ptr_eq(&child.process().actions(), &parent.process().actions()));
         assert_eq!(child.process().session().id(), parent.process().session().id());
+    }
+
+    #[test]
+    fn a_sibling_ends_with_the_signal_of_its_caller() {
+        let caller = super::super::tests::child_of(&process()).leader().unwrap();
+        let exit_signal = |flags| {
+            let request = CloneRequest { exit_signal: Some(Signal::INT), ..request(flags) };
+            new_process(caller.process(), &request, 0).exit_signal.load(Ordering::Relaxed)
+        };
+        assert_eq!(exit_signal(CloneFlags::empty()), Signal::INT.number());
+        assert_eq!(exit_signal(CloneFlags::PARENT), Signal::CHLD.number());
     }
 
     #[test]

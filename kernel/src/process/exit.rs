@@ -124,6 +124,8 @@ fn adopt_children(process: &Arc<Process>) -> Vec<Arc<Process>> {
         let children = table.reparent_children(process.pid(), adopter);
         for child in &children {
             child.note_parent(adopter);
+            // Whatever the child was to send, it was agreed with its old parent.
+            child.tell_end_by(Signal::CHLD);
         }
         (table.process(adopter).cloned(), children)
     });
@@ -250,8 +252,10 @@ mod tests {
         let middle = child_of(&top);
         let bottom = child_of(&middle);
         bottom.leader().unwrap().parent_death_signal.store(Signal::USR1.number(), Ordering::Relaxed);
+        bottom.tell_end_by(Signal::INT);
         end(&middle.leader().unwrap());
         assert_eq!(bottom.ppid(), top.pid());
+        assert_eq!(bottom.exit_signal.load(Ordering::Relaxed), Signal::CHLD.number());
         assert!(bottom.leader().unwrap().pending().contains(Signal::USR1));
     }
 

@@ -185,6 +185,11 @@ impl Process {
         self.session.lock().id()
     }
 
+    /// Has its parent be told of its end by `signal` from now on.
+    pub(super) fn tell_end_by(&self, signal: Signal) {
+        self.exit_signal.store(signal.number(), Ordering::Relaxed);
+    }
+
     pub(super) fn note_parent(&self, parent: u32) {
         self.parent.store(parent, Ordering::Relaxed);
     }

@@ -251,7 +251,7 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     }
     thread.files().close_on_exec();
     process.set_actions(Arc::new(process.actions().after_exec()));
-    process.exit_signal.store(Signal::CHLD.number(), Ordering::Relaxed);
+    agree_on_sigchld(process);
     process.has_execed.store(true, Ordering::Relaxed);
     let same_user = prepared.credentials == *thread.credentials();
     process.dumpable.store(same_user.into(), Ordering::Relaxed);
@@ -261,6 +261,12 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     thread.set_name(prepared.name);
     caller.context.restart_at(prepared.entry, prepared.stack_pointer);
     Ok(())
+}
+
+/// The new program ends with `SIGCHLD`, and so do its children: other signals were agreed on with the old one.
+fn agree_on_sigchld(process: &Process) {
+    process.tell_end_by(Signal::CHLD);
+    with_table(|table| table.children(process.pid()).for_each(|child| child.tell_end_by(Signal::CHLD)));
 }
 
 /// A copy of the thread's descriptors, if others share them.

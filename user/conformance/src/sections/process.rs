@@ -17,7 +17,7 @@ section!("process":
     continued_only_once, waitid_fields, waitid_nowait, waitid_errors, zombies, orphans, memory_is_copied,
     inherited_state, groups, group_errors, sessions, group_signals, sigchld_codes, sigchld_ignored,
     sigchld_no_stop, wait_interrupted, rusage_of_child, many_children, grandchildren, pidfd, pidfd_errors,
-    exit_group_from_main,
+    exit_group_from_main, sibling_exit_signal, orphan_exit_signal,
 );
 
 fn exit_statuses(t: Transcript) {
@@ -521,4 +521,50 @@ fn exit_group_from_main(t: Transcript) {
         must(sys!(pause))
     });
     t.say("by another thread", ended);
+}
+
+/// Makes a child that ends at once and asks for `SIGUSR1` to be sent then.
+fn clone_with_usr1(flags: i32) {
+    if must(sys!(clone, flags | SIGUSR1, 0, 0, 0, 0)) == 0 {
+        exit_now(0);
+    }
+}
+
+/// Waits until there are no children left.
+fn wait_for_all() {
+    while sys!(wait4, -1, 0, libc::__WALL, 0).is_ok() {}
+}
+
+fn sibling_exit_signal(t: Transcript) {
+    must(Handler::install(SIGUSR1, 0, &[]));
+    must(Handler::install(SIGCHLD, 0, &[]));
+    clone_with_usr1(0);
+    wait_for_all();
+    t.say("a child's own", (Handler::count(SIGUSR1), Handler::count(SIGCHLD)));
+    Handler::reset();
+    let caller = Child::spawn(|| {
+        clone_with_usr1(libc::CLONE_PARENT);
+        0
+    });
+    std::mem::forget(caller);
+    wait_for_all();
+    t.say("a sibling's is the caller's", (Handler::count(SIGUSR1), Handler::count(SIGCHLD) > 0));
+}
+
+fn orphan_exit_signal(t: Transcript) {
+    must(Handler::install(SIGUSR1, 0, &[]));
+    must(sys!(prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+    let (reader, writer) = pipe(0);
+    let parent = Child::spawn(|| {
+        must(close(writer));
+        if must(sys!(clone, SIGUSR1, 0, 0, 0, 0)) == 0 {
+            // Until the parent is gone and the reaper has closed the pipe.
+            exit_now(status(read_text(reader, 1).is_ok()));
+        }
+        0
+    });
+    t.say("parent", parent.wait());
+    must(close(writer));
+    wait_for_all();
+    t.say("an orphan's is SIGCHLD", Handler::count(SIGUSR1));
 }
