@@ -265,6 +265,20 @@ impl<'a> Cursor<'a> {
         self.done += moved;
         moved
     }
+
+    /// Goes `len` bytes back. A fault stays noted.
+    fn go_back(&mut self, len: usize) {
+        self.done -= len.min(self.done);
+        (self.segment, self.within) = (0, self.done);
+        while let Some(segment) = self.memory.segments().get(self.segment) {
+            let len = segment.len as usize;
+            if self.within < len {
+                break;
+            }
+            self.within -= len;
+            self.segment += 1;
+        }
+    }
 }
 
 macro_rules! buffer_methods {
@@ -298,6 +312,14 @@ macro_rules! buffer_methods {
         /// Bytes still to move.
         pub fn remaining(&self) -> usize {
             self.len() - self.done()
+        }
+
+        /// Takes the last `len` bytes back: the next copy begins where they did. For objects that move a piece whole or not at all.
+        pub fn take_back(&mut self, len: usize) {
+            match &mut self.inner {
+                Inner::User(cursor) => cursor.go_back(len),
+                Inner::Kernel { done, .. } => *done -= len.min(*done),
+            }
         }
 
         /// Whether the last copy stopped at a page that is not there.
@@ -453,6 +475,26 @@ mod tests {
         assert_eq!(within_user_half(VirtAddr::new(0x1000), 8), 8);
         assert_eq!(within_user_half(VirtAddr::new(USER_END as u64), 8), 0);
         assert_eq!(within_user_half(VirtAddr::new(u64::MAX), 8), 0);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_moved_again() {
+        let segments = [3, 0, 2, 4].map(|len| IoVec { base: 0x1000, len });
+        for (skipped, back) in [(9, 9), (9, 4), (9, 5), (5, 2), (5, 3), (4, 0), (0, 0)] {
+            let (mut buf, mut plain) = (WriteBuf::vectors(&segments), WriteBuf::vectors(&segments));
+            buf.skip(skipped);
+            buf.take_back(back);
+            plain.skip(skipped - back);
+            assert_eq!(buf.done(), skipped - back);
+            assert_eq!(buf.skip(100), 9 - (skipped - back), "{skipped} {back}");
+            assert_eq!(plain.skip(100), 9 - (skipped - back));
+        }
+        let mut bytes = [0; 4];
+        let mut buf = ReadBuf::kernel(&mut bytes);
+        buf.push(b"abc");
+        buf.take_back(2);
+        buf.push(b"xyz");
+        assert_eq!(&bytes, b"axyz");
     }
 
     #[test]

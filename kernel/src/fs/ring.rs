@@ -7,6 +7,8 @@ use crate::uaccess::{ReadBuf, WriteBuf};
 
 /// Bytes that the smallest ring holds.
 const SMALLEST: usize = 4096;
+/// Bytes that are moved whole or, when a part cannot be copied, not at all: a page of a pipe, as on Linux.
+const PIECE: usize = 4096;
 
 /// First in, first out; at most `capacity` bytes. Its memory grows as it fills, up to the capacity.
 pub struct Ring {
@@ -71,7 +73,7 @@ impl Ring {
         (&self.bytes[self.head..self.head + first], &self.bytes[..len - first])
     }
 
-    /// Appends as much of `buf` as fits and does not fault. Returns the number of bytes.
+    /// Appends as much of `buf` as fits, up to a piece in which the copy faults. Returns the number of bytes.
     ///
     /// # Errors
     /// `EFAULT` when nothing could be copied; `ENOMEM` when there is no memory to grow.
@@ -80,40 +82,61 @@ impl Ring {
         self.make_room(self.len + wanted)?;
         let mut moved = 0;
         while moved < wanted {
-            let tail = (self.head + self.len) % self.bytes.len();
-            let piece = (wanted - moved).min(self.bytes.len() - tail);
-            let copied = buf.pull(&mut self.bytes[tail..tail + piece]);
-            self.len += copied;
-            moved += copied;
+            let piece = (wanted - moved).min(PIECE);
+            let copied = self.fill_from(buf, piece);
             if copied < piece {
+                buf.take_back(copied);
                 break;
             }
+            self.len += piece;
+            moved += piece;
         }
         if moved == 0 && wanted > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
 
-    /// Moves content to `buf`, as much as there is and does not fault. Returns the number of bytes.
+    /// Copies `len` bytes behind the content, where there is room for them. Returns how many did not fault.
+    fn fill_from(&mut self, buf: &mut WriteBuf<'_>, len: usize) -> usize {
+        let tail = (self.head + self.len) % self.bytes.len();
+        let first = len.min(self.bytes.len() - tail);
+        let copied = buf.pull(&mut self.bytes[tail..tail + first]);
+        if copied < first { copied } else { copied + buf.pull(&mut self.bytes[..len - first]) }
+    }
+
+    /// Moves content to `buf`, as much as there is, up to a piece in which the copy faults. Returns the number of bytes.
     ///
     /// # Errors
     /// `EFAULT` when nothing could be copied.
     pub fn read_to(&mut self, buf: &mut ReadBuf<'_>) -> Result<usize, Errno> {
         let wanted = buf.remaining().min(self.len);
-        let (first, second) = self.slices(wanted);
-        let mut moved = buf.push(first);
-        if moved == first.len() {
-            moved += buf.push(second);
+        let mut moved = 0;
+        while moved < wanted {
+            let piece = (wanted - moved).min(PIECE);
+            let copied = self.copy_to(buf, piece);
+            if copied < piece {
+                buf.take_back(copied);
+                break;
+            }
+            self.len -= piece;
+            self.head = (self.head + piece) % self.bytes.len();
+            moved += piece;
         }
-        self.len -= moved;
-        // An empty ring starts over, so that most transfers are in one piece.
-        self.head = if self.len == 0 { 0 } else { (self.head + moved) % self.bytes.len() };
+        if self.len == 0 {
+            // An empty ring starts over, so that most transfers are in one piece.
+            self.head = 0;
+        }
         if moved == 0 && wanted > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+
+    /// Copies the first `len` bytes of the content. Returns how many did not fault.
+    fn copy_to(&self, buf: &mut ReadBuf<'_>, len: usize) -> usize {
+        let (first, second) = self.slices(len);
+        let copied = buf.push(first);
+        if copied < first.len() { copied } else { copied + buf.push(second) }
     }
 
     /// Copies content to `buf` and leaves it. Returns the number of bytes.
     pub fn peek(&self, buf: &mut ReadBuf<'_>) -> usize {
-        let (first, second) = self.slices(buf.remaining().min(self.len));
-        let moved = buf.push(first);
-        if moved == first.len() { moved + buf.push(second) } else { moved }
+        self.copy_to(buf, buf.remaining().min(self.len))
     }
 
     /// Puts `bytes` in front of the content, beyond the capacity if need be.

@@ -467,5 +467,9 @@ fn kernel_writes(t: Transcript) {
         must(write(writer, &[8; 100]));
         sys!(read, reader, map.page(2) - 50, 100)
     });
+    t.say("from there, to a pipe", {
+        let (_reader, writer) = pipe(0);
+        sys!(write, writer, map.end() - 50, 100)
+    });
     t.say("buffer that ends in nothing", sys!(pwrite64, fd, map.end() - 10, 10, 0));
 }
