@@ -54,6 +54,8 @@ pub struct Options {
     pub keep_count: u32,
     /// `TCP_USER_TIMEOUT`: how long sent data may stay unacknowledged; 0: about a quarter of an hour.
     pub user_timeout: u64,
+    /// `TCP_DEFER_ACCEPT`: a listener's connections wait so long for data before they can be accepted.
+    pub defer_accept: DeferAccept,
     /// `TCP_SYNCNT`: retransmissions of the first segment.
     pub syn_count: u32,
     /// `IP_TTL`.
@@ -95,6 +97,7 @@ impl Default for Options {
             keep_interval: 75 * SECOND,
             keep_count: 9,
             user_timeout: 0,
+            defer_accept: DeferAccept::default(),
             syn_count: 6,
             ttl: super::wire::DEFAULT_TTL,
             multicast_ttl: 1,
@@ -103,5 +106,41 @@ impl Default for Options {
             receive_ttl: false,
             receive_errors: false,
         }
+    }
+}
+
+/// A time of `TCP_DEFER_ACCEPT`: whole periods of retransmission, which double from one second to two minutes (Linux:
+/// `secs_to_retrans`). None: connections are not deferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeferAccept(u8);
+
+impl DeferAccept {
+    /// At least so many seconds; zero and negative ones mean not at all.
+    pub fn from_seconds(seconds: i32) -> Self {
+        let enough = |periods: &u8| i64::from(Self(*periods).seconds()) >= i64::from(seconds);
+        Self((0..u8::MAX).find(enough).unwrap_or(u8::MAX))
+    }
+
+    /// The time.
+    pub fn seconds(self) -> u32 {
+        (0..u32::from(self.0)).map(|period| (1 << period.min(7)).min(120)).sum()
+    }
+
+    /// The time in nanoseconds; `None` for not at all.
+    pub fn nanoseconds(self) -> Option<u64> {
+        (self.0 > 0).then(|| u64::from(self.seconds()) * SECOND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_is_deferred_for_whole_periods() {
+        let told = |seconds| DeferAccept::from_seconds(seconds).seconds();
+        assert_eq!([-5, 0, 1, 2, 3, 4, 60, 130, 250].map(told), [0, 0, 1, 3, 3, 7, 63, 247, 367]);
+        assert_eq!(told(i32::MAX), 127 + 248 * 120);
+        assert_eq!(DeferAccept::from_seconds(0).nanoseconds(), None);
     }
 }

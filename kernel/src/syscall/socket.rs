@@ -597,6 +597,8 @@ fn read_control(c: &Caller<'_>, header: &MessageHeader) -> Result<Control, Errno
             (abi::SOL_SOCKET, abi::SCM_CREDENTIALS) => {
                 control.credentials = Some(claimed_credentials(c, item.data)?);
             }
+            // Levels are for protocols: what is of another's is not for this one.
+            (level, _) if level != abi::SOL_SOCKET => {}
             _ => return Err(Errno::EINVAL),
         }
     }

@@ -247,6 +247,10 @@ impl File for Socket {
     fn read(&self, _offset: u64, buf: &mut ReadBuf<'_>) -> SysResult {
         // What a datagram has beyond the buffer is lost, and does not count.
         let room = buf.remaining();
+        if room == 0 {
+            // Unlike recv(2), read(2) of nothing neither waits nor takes a datagram.
+            return Ok(0);
+        }
         self.protocol.receive(buf, MessageFlags::empty()).map(|received| received.length.min(room))
     }
 

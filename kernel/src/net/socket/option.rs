@@ -7,7 +7,7 @@ use linux_raw_sys::net as abi;
 
 use super::Socket;
 use crate::errno::{Errno, SysResult};
-use crate::net::options::{BUFFER_MAX, BUFFER_MIN, Options};
+use crate::net::options::{BUFFER_MAX, BUFFER_MIN, DeferAccept, Options};
 use crate::net::stack::Stack;
 
 /// Bytes of the largest option.
@@ -57,15 +57,29 @@ impl Socket {
     /// setsockopt(2).
     ///
     /// # Errors
-    /// `ENOPROTOOPT` for options that are not there, `EINVAL`, `EDOM`; `EOPNOTSUPP` for those of another family.
+    /// `ENOPROTOOPT` for options and levels that are not there, `EINVAL`, `EDOM`; `EOPNOTSUPP` for levels of a unix socket.
     pub fn set_option(&self, stack: &Stack, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
-        let is_inet = self.kind.family == abi::AF_INET;
+        if !self.has_level(level) {
+            let is_unix = self.kind.family == abi::AF_UNIX;
+            return Err(if is_unix { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
+        }
         match level {
             abi::SOL_SOCKET => self.set_socket_option(stack, name, value),
-            abi::SOL_TCP | abi::SOL_IP | abi::SOL_IPV6 if !is_inet => Err(Errno::EOPNOTSUPP),
-            abi::SOL_TCP if self.is_stream() => self.set_tcp_option(name, value),
+            abi::SOL_TCP => self.set_tcp_option(name, value),
             abi::SOL_IP => self.set_ip_option(name, value),
             _ => self.protocol.set_own_option(level, name, value),
+        }
+    }
+
+    /// Whether the socket has options of `level`.
+    fn has_level(&self, level: u32) -> bool {
+        match (self.kind.family, level) {
+            (_, abi::SOL_SOCKET) | (abi::AF_INET, abi::SOL_IP) => true,
+            (abi::AF_INET, abi::SOL_TCP) => self.is_stream(),
+            (abi::AF_INET, abi::SOL_UDP) => self.kind.socket_type == abi::SOCK_DGRAM,
+            (abi::AF_INET, abi::SOL_RAW) => self.kind.socket_type == abi::SOCK_RAW,
+            // Where a protocol has all to say: that of netlink says `ENOPROTOOPT`.
+            (family, _) => !matches!(family, abi::AF_INET | abi::AF_UNIX),
         }
     }
 
@@ -154,6 +168,10 @@ impl Socket {
                 let count = in_range(number, 1..=127)?;
                 self.change(|options| options.syn_count = count);
             }
+            abi::TCP_DEFER_ACCEPT => {
+                let periods = DeferAccept::from_seconds(number);
+                self.change(|options| options.defer_accept = periods);
+            }
             abi::TCP_USER_TIMEOUT => {
                 let milliseconds = u64::from(in_range::<u32>(number, 0..=i32::MAX)?);
                 self.change(|options| options.user_timeout = milliseconds * 1_000_000);
@@ -189,10 +207,12 @@ impl Socket {
     /// getsockopt(2): writes the value to the front of `value`, and returns its length.
     ///
     /// # Errors
-    /// As for [`set_option`](Self::set_option).
+    /// As for [`set_option`](Self::set_option), but `EOPNOTSUPP` for levels that are not there.
     pub fn option(&self, stack: &Stack, level: u32, name: u32, value: &mut [u8; LARGEST]) -> SysResult {
+        if !self.has_level(level) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let options = self.protocol.options();
-        let is_inet = self.kind.family == abi::AF_INET;
         let number = match level {
             abi::SOL_SOCKET => match name {
                 abi::SO_LINGER => {
@@ -206,8 +226,7 @@ impl Socket {
                 abi::SO_BINDTODEVICE => return Ok(put_device(stack, options.device, value)),
                 _ => self.socket_option(name, &options),
             },
-            abi::SOL_TCP | abi::SOL_IP | abi::SOL_IPV6 if !is_inet => return Err(Errno::EOPNOTSUPP),
-            abi::SOL_TCP if self.is_stream() => tcp_option(name, &options),
+            abi::SOL_TCP => tcp_option(name, &options),
             abi::SOL_IP => ip_option(name, &options),
             _ => None,
         };
@@ -266,6 +285,7 @@ fn tcp_option(name: u32, options: &Options) -> Option<u32> {
         abi::TCP_KEEPINTVL => (options.keep_interval / SECOND) as u32,
         abi::TCP_KEEPCNT => options.keep_count,
         abi::TCP_SYNCNT => options.syn_count,
+        abi::TCP_DEFER_ACCEPT => options.defer_accept.seconds(),
         abi::TCP_USER_TIMEOUT => (options.user_timeout / 1_000_000) as u32,
         _ => return None,
     })
@@ -343,6 +363,7 @@ mod tests {
             (abi::SOL_TCP, abi::TCP_CORK),
             (abi::SOL_TCP, abi::TCP_KEEPINTVL),
             (abi::SOL_IP, abi::IP_TTL),
+            (abi::SOL_TCP, abi::TCP_DEFER_ACCEPT),
         ] {
             socket.set_option(&stack, level, name, &1u32.to_ne_bytes()).unwrap();
             assert_eq!(get(&stack, &socket, level, name).unwrap(), 1u32.to_ne_bytes());
@@ -370,6 +391,8 @@ mod tests {
             Err(Errno::ENODEV)
         );
         assert_eq!(get(&stack, &socket, abi::SOL_SOCKET, 9999), Err(Errno::ENOPROTOOPT));
+        assert_eq!(get(&stack, &socket, abi::SOL_TCP, abi::TCP_NODELAY), Err(Errno::EOPNOTSUPP));
+        assert_eq!(get(&stack, &socket, abi::SOL_IPV6, 1), Err(Errno::EOPNOTSUPP));
     }
 
     proptest! {

@@ -61,6 +61,8 @@ pub struct Connection {
     pub tap: Tap,
     /// When the connection is given up, unless it gets on.
     pub give_up: u64,
+    /// When it can be accepted though no data has come (`TCP_DEFER_ACCEPT`).
+    pub accept_by: u64,
     /// State of the protocol when its consequences were last drawn.
     pub last_state: State,
     /// When it was last heard of.
@@ -111,6 +113,7 @@ impl Connection {
             path,
             tap: Tap::default(),
             give_up: NEVER,
+            accept_by: NEVER,
             last_state: State::Closed,
             heard: stack.now(),
             corked: Vec::new(),
@@ -256,7 +259,7 @@ impl Connection {
     pub fn deadline(&self, options: &Options) -> u64 {
         let keep_alive = if self.keeps_alive(options) { self.next_probe(options) } else { NEVER };
         let stalled = self.stalled.map_or(NEVER, |since| since + patience(options));
-        self.give_up.min(keep_alive).min(stalled).min(self.cork_until)
+        self.give_up.min(self.accept_by).min(keep_alive).min(stalled).min(self.cork_until)
     }
 
     /// Acts on the kernel's own deadlines.

@@ -1,5 +1,7 @@
 //! Listening: the backlog of connections that are being opened, and those that wait for accept(2).
 //!
+//! With `TCP_DEFER_ACCEPT`, it is being opened until its first data has come, or some time has passed.
+//!
 //! A connection counts against the backlog from its first segment on. When a flood of first segments whose senders never answer has
 //! filled it, the oldest of those that had their chance (a second) makes room for the next.
 
@@ -11,9 +13,11 @@ use super::{Cause, Connection, Inner, READABLE, Role, TcpSocket};
 use crate::errno::Errno;
 use crate::net::counters::Counter;
 use crate::net::link::Link;
+use crate::net::options::DeferAccept;
 use crate::net::stack::Stack;
 use crate::net::tcp::table::{FlowKey, Listening};
 use crate::net::wire::Endpoint;
+use crate::sched::timer::NEVER;
 
 /// The largest backlog (Linux: `somaxconn`).
 pub const BACKLOG_MAX: usize = 4096;
@@ -192,10 +196,15 @@ impl TcpSocket {
         }
     }
 
-    /// The handshake is done: the connection waits for accept(2) now.
+    /// The connection is open, and has waited as long as `TCP_DEFER_ACCEPT` asks: it waits for accept(2) now.
     pub(super) fn established(&self, inner: &mut Inner) {
         let Some(parent) = inner.parent.take() else { return };
         self.stack.counters.count(Counter::TcpPassiveOpens);
+        // That is the listener's.
+        inner.options.defer_accept = DeferAccept::default();
+        if let Role::Connection(connection) = &mut inner.role {
+            connection.accept_by = NEVER;
+        }
         let queued = parent.upgrade().zip(self.me.upgrade()).is_some_and(|(parent, me)| {
             let mut parent_inner = parent.inner.lock();
             let Role::Listener(listener) = &mut parent_inner.role else { return false };

@@ -185,14 +185,8 @@ impl TcpSocket {
         self.step(&mut inner, None, Cause::Call);
         drop(inner);
         self.stack.finish(&link);
-        // Over the loopback it may be done already.
-        let mut inner = self.inner.lock();
-        match &inner.role {
-            Role::Connection(connection) if connection.tcp().state() == State::SynSent => {
-                Err(Errno::EINPROGRESS)
-            }
-            _ => inner.connect_outcome(),
-        }
+        // Over the loopback it is done already, which the next call tells, as on Linux: there, too, this one only begins.
+        Err(Errno::EINPROGRESS)
     }
 
     fn begin_connect(&self, inner: &mut Inner, to: Endpoint) -> Result<Arc<super::link::Link>, Errno> {
@@ -451,12 +445,15 @@ impl TcpSocket {
         if after.queued < before.queued && connection.is_writable() {
             events |= WRITABLE;
         }
-        let own = if after.state == State::Closed { NEVER } else { connection.deadline(&inner.options) };
         let was = core::mem::replace(&mut connection.last_state, after.state);
         if after.state != was {
             events |= self.changed(inner, was, after.state, cause);
         }
-        if matches!(inner.role, Role::Connection(_)) {
+        if inner.is_acceptable(now) {
+            self.established(inner);
+        }
+        if let Role::Connection(connection) = &inner.role {
+            let own = if after.state == State::Closed { NEVER } else { connection.deadline(&inner.options) };
             self.arm(next.min(own));
         }
         events
@@ -468,7 +465,8 @@ impl TcpSocket {
             (State::SynSent, State::Established | State::CloseWait) => connection.give_up = NEVER,
             (State::SynReceived, State::Established | State::CloseWait) => {
                 connection.give_up = NEVER;
-                self.established(inner);
+                let defer = inner.options.defer_accept.nanoseconds();
+                connection.accept_by = defer.map_or(0, |time| self.stack.now() + time);
             }
             (State::SynReceived, State::Listen | State::Closed) => {
                 self.stack.counters.count(Counter::TcpAttemptFails);
@@ -494,7 +492,9 @@ impl TcpSocket {
             });
         }
         inner.release_flow(&self.stack);
-        if inner.orphan {
+        let was_deferred = inner.parent.is_some();
+        self.half_open_ended(inner);
+        if inner.orphan || was_deferred {
             inner.role = Role::Idle;
         }
     }
@@ -569,6 +569,16 @@ impl Inner {
             Role::Connection(connection) => connection.path.link.is_loopback() == loopback,
             _ => false,
         }
+    }
+
+    /// Whether the connection was opened by a peer, and accept(2) may now have it: at once, or where that is deferred with
+    /// the first data, the end of data, or in due time.
+    fn is_acceptable(&self, now: u64) -> bool {
+        let Role::Connection(connection) = &self.role else { return false };
+        let view = connection.view();
+        let is_open = !matches!(view.state, State::SynReceived | State::Listen | State::Closed);
+        let is_due = now >= connection.accept_by || view.received > 0 || view.state != State::Established;
+        self.parent.is_some() && is_open && is_due
     }
 
     fn release_flow(&mut self, stack: &Stack) {

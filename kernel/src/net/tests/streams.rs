@@ -1,6 +1,7 @@
 //! TCP between two stacks, and over the loopback.
 
 use super::*;
+use crate::net::options::DeferAccept;
 use crate::net::tcp::Shutdown;
 use crate::sched::Events;
 use proptest::prelude::*;
@@ -385,7 +386,11 @@ fn the_loopback_connects_at_once() {
     let host = Network::calm().a;
     let listener = host.listen(80, 8);
     let client = TcpSocket::new(&host.stack);
-    assert_eq!(client.connect(Endpoint::new(Ipv4Addr::LOCALHOST, 80)), Ok(()));
+    // The first call only begins, as on Linux, though all is done when it returns.
+    let to = Endpoint::new(Ipv4Addr::LOCALHOST, 80);
+    assert_eq!(client.connect(to), Err(Errno::EINPROGRESS));
+    assert_eq!(client.poll(), Events::OUT | Events::WRNORM);
+    assert_eq!((client.connect(to), client.connect(to)), (Ok(()), Err(Errno::EISCONN)));
     let server = listener.accept().unwrap();
     let data = pattern(40_000, 9);
     assert_eq!(write(&client, &data), Ok(40_000));
@@ -396,9 +401,65 @@ fn the_loopback_connects_at_once() {
     assert!(host.sent().is_empty());
     // One's own address on a link is reached the same way.
     let other = TcpSocket::new(&host.stack);
+    assert_eq!(other.connect(host.at(80)), Err(Errno::EINPROGRESS));
     assert_eq!(other.connect(host.at(80)), Ok(()));
     let refused = TcpSocket::new(&host.stack);
+    assert_eq!(refused.connect(host.at(81)), Err(Errno::EINPROGRESS));
+    assert!(refused.poll().contains(Events::IN | Events::OUT | Events::ERR | Events::HUP));
     assert_eq!(refused.connect(host.at(81)), Err(Errno::ECONNREFUSED));
+}
+
+/// A listener of `b` that defers for `seconds`, and a connection of `a` to it.
+fn deferred(network: &mut Network, seconds: i32) -> (Arc<TcpSocket>, Arc<TcpSocket>) {
+    let listener = network.b.listen(80, 8);
+    listener.set_options(|options| options.defer_accept = DeferAccept::from_seconds(seconds));
+    let client = TcpSocket::new(&network.a.stack);
+    assert_eq!(client.connect(network.b.at(80)), Err(Errno::EINPROGRESS));
+    network.run(SECOND / 2);
+    assert_eq!(client.poll(), Events::OUT | Events::WRNORM);
+    assert_eq!((listener.poll(), listener.accept().err()), (Events::empty(), Some(Errno::EAGAIN)));
+    (listener, client)
+}
+
+#[test]
+fn accepting_can_wait_for_data_or_its_end() {
+    let mut network = Network::calm();
+    let (listener, client) = deferred(&mut network, 30);
+    write(&client, b"hello").unwrap();
+    network.run(SECOND);
+    let server = listener.accept().unwrap();
+    assert_eq!(read(&server), Ok(b"hello".to_vec()));
+    assert_eq!(server.options().defer_accept, DeferAccept::default());
+    listener.close();
+    let mut network = Network::calm();
+    let (listener, client) = deferred(&mut network, 30);
+    client.shutdown(Shutdown::Write).unwrap();
+    network.run(SECOND);
+    assert_eq!(read(&listener.accept().unwrap()), Ok(vec![]));
+}
+
+#[test]
+fn accepting_waits_for_data_no_longer_than_was_asked() {
+    let mut network = Network::calm();
+    let (listener, _client) = deferred(&mut network, 3);
+    network.run(2 * SECOND);
+    assert_eq!(listener.accept().err(), Some(Errno::EAGAIN));
+    network.run(SECOND);
+    assert!(listener.accept().is_ok());
+}
+
+#[test]
+fn a_deferred_connection_that_ends_leaves_nothing() {
+    let mut network = Network::calm();
+    let (listener, client) = deferred(&mut network, 30);
+    client.set_options(|options| options.linger = Some(0));
+    client.close();
+    network.run(60 * SECOND);
+    assert_eq!(listener.accept().err(), Some(Errno::EAGAIN));
+    listener.close();
+    network.run(100 * SECOND);
+    assert_nothing_left(&network.a);
+    assert_nothing_left(&network.b);
 }
 
 #[test]

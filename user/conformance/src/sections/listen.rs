@@ -1,8 +1,8 @@
 //! The listening side of TCP, and addresses: bind(2), listen(2), accept(2), SO_REUSEADDR, SO_REUSEPORT.
 
 use libc::{
-    MSG_NOSIGNAL, POLLIN, POLLOUT, SO_ERROR, SO_REUSEADDR, SO_REUSEPORT, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOL_SOCKET, sockaddr_in,
+    IPPROTO_TCP, MSG_NOSIGNAL, POLLIN, POLLOUT, SO_ERROR, SO_REUSEADDR, SO_REUSEPORT, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, SOL_SOCKET, TCP_DEFER_ACCEPT, sockaddr_in,
 };
 use user_sys::{Child, Zeroed, must, sys};
 
@@ -17,6 +17,7 @@ use crate::transcript::{Transcript, ok};
 section!("listen":
     names_of_ends, accept_flags, accept_errors, accept_blocks, backlog, address_in_use, reuse_address,
     reuse_port, bind_errors, listen_rules, closed_listener, rebind_after_close, listener_poll,
+    deferred_accept,
 );
 
 fn names_of_ends(t: Transcript) {
@@ -167,6 +168,27 @@ fn bind_errors(t: Transcript) {
     t.say("not a socket", ok(bind(0, 0)));
     t.say("closed", ok(bind(99, 0)));
     t.say("connected", ok(bind(tcp_pair().0, 0)));
+}
+
+fn deferred_accept(t: Transcript) {
+    let (listening, listening_port) = listener(4);
+    let defer = |seconds| {
+        let set = ok(set_option(listening, IPPROTO_TCP, TCP_DEFER_ACCEPT, seconds));
+        (set, option(listening, IPPROTO_TCP, TCP_DEFER_ACCEPT))
+    };
+    t.say("not at first", option(listening, IPPROTO_TCP, TCP_DEFER_ACCEPT));
+    t.say("negative", defer(-1));
+    t.say("whole periods", (defer(2), defer(30)));
+    let flags = must(sys!(fcntl, listening, libc::F_GETFL)) as i32;
+    must(sys!(fcntl, listening, libc::F_SETFL, flags | libc::O_NONBLOCK));
+    let client = tcp();
+    t.say("connect", ok(connect(client, listening_port)));
+    t.say("without data", ok(accept(listening, 0)));
+    t.say("write", write(client, b"x"));
+    t.say("with data", wait_for(listening, POLLIN, 5000));
+    let server = must(accept(listening, 0));
+    t.say("read", read_text(server, 5));
+    t.say("of the accepted", option(server, IPPROTO_TCP, TCP_DEFER_ACCEPT));
 }
 
 fn listen_rules(t: Transcript) {
