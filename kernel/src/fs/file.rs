@@ -134,7 +134,7 @@ pub trait File: Any + Send + Sync {
     /// The class in the name that /proc/PID/fd shows for objects without a path and without a type
     /// (`anon_inode:[eventfd]`).
     fn class(&self) -> &'static str {
-        "unknown"
+        "[unknown]"
     }
 
     /// The inode behind it, for the stat family; anonymous objects have one of their own (see `fs/anon.rs`).

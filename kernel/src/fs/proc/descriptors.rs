@@ -89,7 +89,7 @@ fn anonymous_name(open: &OpenFile) -> Vec<u8> {
     match stat.file_type() {
         FileType::Fifo => alloc::format!("pipe:[{}]", stat.inode),
         FileType::Socket => alloc::format!("socket:[{}]", stat.inode),
-        _ => alloc::format!("anon_inode:[{}]", open.file.class()),
+        _ => alloc::format!("anon_inode:{}", open.file.class()),
     }
     .into_bytes()
 }
