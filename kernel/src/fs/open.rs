@@ -205,6 +205,22 @@ impl Executable {
         Ok(Self(location))
     }
 
+    /// Begins to execute the file of execve(2) at `location`.
+    ///
+    /// # Errors
+    /// `EACCES` unless it is regular, executable for the caller, and on a mount that allows it; `ETXTBSY`.
+    pub fn open(view: &View<'_>, location: Location) -> Result<(Self, Arc<dyn File>), Errno> {
+        if location.node.file_type() != FileType::Regular || location.mount.flags.contains(MountFlags::NOEXEC)
+        {
+            return Err(Errno::EACCES);
+        }
+        location.node.check(&view.who, Wanted::EXECUTE)?;
+        // Before a look at the content, which a writer may be in the middle of.
+        let executable = Self::new(location)?;
+        let file = executable.0.node.clone().open(OpenFlags::empty())?;
+        Ok((executable, file))
+    }
+
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.0
@@ -215,15 +231,6 @@ impl Drop for Executable {
     fn drop(&mut self) {
         self.0.node.release(Use::Execute);
     }
-}
-
-/// The file of execve(2) at `location`: regular, executable for the caller, on a mount that allows it (`EACCES`).
-pub fn open_for_exec(view: &View<'_>, location: &Location) -> Result<Arc<dyn File>, Errno> {
-    if location.node.file_type() != FileType::Regular || location.mount.flags.contains(MountFlags::NOEXEC) {
-        return Err(Errno::EACCES);
-    }
-    location.node.check(&view.who, Wanted::EXECUTE)?;
-    location.node.clone().open(OpenFlags::empty())
 }
 
 /// What an `O_PATH` descriptor holds: nothing that can be read or written.

@@ -33,7 +33,7 @@ use crate::arch;
 use crate::arch::signal_frame;
 use crate::errno::Errno;
 use crate::fs::mount::MountFlags;
-use crate::fs::open::{Executable, open_for_exec};
+use crate::fs::open::Executable;
 use crate::fs::path::{View, resolve};
 use crate::fs::{FdTable, File, Location};
 use crate::memory::{AddressSpace, MappingName, PAGE_SIZE, VirtAddr};
@@ -109,11 +109,11 @@ pub fn prepare(mut request: Request<'_>) -> Result<Prepared, Errno> {
     let mut start = [0; script::FIRST_BYTES];
     let mut scripts = 0;
     loop {
-        let file = open_for_exec(&request.view, &request.location)?;
+        let (executable, file) = Executable::open(&request.view, request.location.clone())?;
         let len = load::read_start(&*file, &mut start)?;
         let Some(line) = script::parse(&start[..len])? else {
             let program = ElfFile::read(&*file, &start[..len], name_of(&request.location, &request.view))?;
-            return fill(&request, &*file, &program);
+            return fill(&request, executable, &*file, &program);
         };
         scripts += 1;
         if scripts > MAX_SCRIPTS {
@@ -141,7 +141,12 @@ fn name_of(location: &Location, view: &View<'_>) -> Arc<MappingName> {
 }
 
 /// Fills a new address space.
-fn fill(request: &Request<'_>, file: &dyn File, program: &ElfFile) -> Result<Prepared, Errno> {
+fn fill(
+    request: &Request<'_>,
+    executable: Executable,
+    file: &dyn File,
+    program: &ElfFile,
+) -> Result<Prepared, Errno> {
     let interpreter = program.interpreter.as_ref().map(|path| open_interpreter(request, path)).transpose()?;
     let space = Arc::new(AddressSpace::new()?);
     space.set_limits(space_limits(request.process, request.credentials.is_privileged()));
@@ -167,7 +172,7 @@ fn fill(request: &Request<'_>, file: &dyn File, program: &ElfFile) -> Result<Pre
         entry: interpreter.map_or(loaded.entry, |interpreter| interpreter.entry),
         stack_pointer: pointer,
         image: Image {
-            executable: Some(Executable::new(request.location.clone())?),
+            executable: Some(executable),
             arguments: argv,
             environment: envp,
             auxiliary,
@@ -178,15 +183,18 @@ fn fill(request: &Request<'_>, file: &dyn File, program: &ElfFile) -> Result<Pre
     })
 }
 
-fn open_interpreter(request: &Request<'_>, path: &[u8]) -> Result<ElfFile, Errno> {
+/// The interpreter that a program names. It cannot be written while it is loaded; once it runs, it can.
+fn open_interpreter(request: &Request<'_>, path: &[u8]) -> Result<(Executable, ElfFile), Errno> {
     let location = resolve(request.view, request.cwd, path, true)?;
-    let file = open_for_exec(&request.view, &location)?;
+    let name = name_of(&location, &request.view);
+    let (executable, file) = Executable::open(&request.view, location)?;
     let mut start = [0; script::FIRST_BYTES];
     let len = load::read_start(&*file, &mut start)?;
-    ElfFile::read(&*file, &start[..len], name_of(&location, &request.view)).map_err(|error| match error {
+    let image = ElfFile::read(&*file, &start[..len], name).map_err(|error| match error {
         Errno::ENOEXEC => Errno::ELIBBAD,
         error => error,
-    })
+    })?;
+    Ok((executable, image))
 }
 
 /// Set-user-id and set-group-id.
