@@ -67,5 +67,5 @@ fn stamp() -> Time {
 
 /// Whether the running thread may leave set-user-id bits in place when it writes (`CAP_FSETID`).
 fn writer_is_root() -> bool {
-    crate::process::current().is_none_or(|thread| thread.credentials().fsuid == 0)
+    crate::process::current().is_none_or(|thread| thread.credentials().passes_files())
 }

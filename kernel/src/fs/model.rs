@@ -99,7 +99,7 @@ impl Real {
     }
 
     fn apply(&self, uid: u32, op: &Op) -> Result<Option<Seen>, Errno> {
-        let who = Identity { uid, gid: uid, groups: &[] };
+        let who = Identity { uid, gid: uid, groups: &[], privileged: uid == 0 };
         let (view, start) = (View { who, root: &self.root }, &self.root);
         let at = |path| At { start, path };
         match op {

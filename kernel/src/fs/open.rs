@@ -298,7 +298,7 @@ mod tests {
         files.file("/file", b"content");
         let change = crate::fs::Change { mode: Some(0o444), ..Default::default() };
         files.find("/file").unwrap().node.change(&Identity::ROOT, &change).unwrap();
-        let user = files.view_of(Identity { uid: 1, gid: 1, groups: &[] });
+        let user = files.view_of(Identity { uid: 1, gid: 1, groups: &[], privileged: false });
         let open_as = |flags| open(user, &files.root, b"/file", flags, 0).err();
         assert_eq!((open_as(OpenFlags::empty()), open_as(OpenFlags::TRUNC)), (None, Some(Errno::EACCES)));
         assert_eq!(files.find("/file").unwrap().stat().size, 7);

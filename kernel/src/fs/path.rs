@@ -476,7 +476,7 @@ mod tests {
         tree.mkdir("/closed/in");
         let change = crate::fs::Change { mode: Some(0o644), ..Default::default() };
         tree.find("/closed").unwrap().node.change(&Identity::ROOT, &change).unwrap();
-        let user = Identity { uid: 1, gid: 1, groups: &[] };
+        let user = Identity { uid: 1, gid: 1, groups: &[], privileged: false };
         let find = |path: &[u8]| resolve(tree.view_of(user), &tree.root, path, true).err();
         assert_eq!(find(b"/closed/in"), Some(Errno::EACCES));
         assert_eq!(find(b"/closed/."), Some(Errno::EACCES));

@@ -1,6 +1,6 @@
 //! Who may do what with an inode: the permission bits of inode(7), for the file-system ids of credentials(7).
 //!
-//! User 0 has the capabilities that pass these checks (`CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_CHOWN`, `CAP_FSETID`, `CAP_MKNOD`).
+//! Who is privileged has the capabilities that pass these checks (`CAP_DAC_OVERRIDE`, `CAP_FOWNER`, `CAP_CHOWN`, `CAP_FSETID`, `CAP_MKNOD`).
 
 use super::FileType;
 use super::stat::{S_ISGID, S_ISVTX};
@@ -29,30 +29,35 @@ pub struct Identity<'a> {
     pub gid: u32,
     /// Further groups.
     pub groups: &'a [u32],
+    /// Whether the capabilities above are in effect.
+    pub privileged: bool,
 }
 
 impl Identity<'_> {
     /// The kernel itself, and user 0.
-    pub const ROOT: Identity<'static> = Identity { uid: 0, gid: 0, groups: &[] };
+    pub const ROOT: Identity<'static> = Identity { uid: 0, gid: 0, groups: &[], privileged: true };
 
     /// The file-system ids, by which all calls but access(2) are judged.
     pub fn of(credentials: &Credentials) -> Identity<'_> {
-        Identity { uid: credentials.fsuid, gid: credentials.fsgid, groups: &credentials.groups }
+        let privileged = credentials.passes_files();
+        Identity { uid: credentials.fsuid, gid: credentials.fsgid, groups: &credentials.groups, privileged }
     }
 
     /// The real ids: access(2).
     pub fn real(credentials: &Credentials) -> Identity<'_> {
-        Identity { uid: credentials.uid, gid: credentials.gid, groups: &credentials.groups }
+        let privileged = credentials.uid == 0 && credentials.permitted;
+        Identity { uid: credentials.uid, gid: credentials.gid, groups: &credentials.groups, privileged }
     }
 
     /// The effective ids: faccessat2(2) with `AT_EACCESS`.
     pub fn effective(credentials: &Credentials) -> Identity<'_> {
-        Identity { uid: credentials.euid, gid: credentials.egid, groups: &credentials.groups }
+        let privileged = credentials.effective;
+        Identity { uid: credentials.euid, gid: credentials.egid, groups: &credentials.groups, privileged }
     }
 
     /// Whether the user is privileged.
     pub fn is_root(&self) -> bool {
-        self.uid == 0
+        self.privileged
     }
 
     /// Whether the user belongs to group `gid`.
@@ -130,9 +135,9 @@ impl Protection {
 mod tests {
     use super::*;
 
-    const OWNER: Identity<'static> = Identity { uid: 10, gid: 1, groups: &[] };
-    const MEMBER: Identity<'static> = Identity { uid: 11, gid: 1, groups: &[20] };
-    const OTHER: Identity<'static> = Identity { uid: 12, gid: 1, groups: &[] };
+    const OWNER: Identity<'static> = Identity { uid: 10, gid: 1, groups: &[], privileged: false };
+    const MEMBER: Identity<'static> = Identity { uid: 11, gid: 1, groups: &[20], privileged: false };
+    const OTHER: Identity<'static> = Identity { uid: 12, gid: 1, groups: &[], privileged: false };
 
     fn file(mode: u32) -> Protection {
         Protection { mode: 0o100_000 | mode, uid: 10, gid: 20 }

@@ -1,4 +1,4 @@
-//! Who a thread acts for: credentials(7), and capabilities as far as root has all and others have none.
+//! Who a thread acts for: credentials(7), and capabilities, of which a thread has all or none.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -26,6 +26,12 @@ pub struct Credentials {
     pub fsgid: u32,
     /// Supplementary groups, sorted.
     pub groups: Arc<[u32]>,
+    /// Whether the capabilities are in effect.
+    pub effective: bool,
+    /// Whether they may be put into effect.
+    pub permitted: bool,
+    /// `PR_SET_KEEPCAPS`: they stay permitted when the last of the user ids 0 goes.
+    pub keeps_permitted: bool,
 }
 
 /// In a set-id call: leave this id as it is.
@@ -34,14 +40,50 @@ pub const UNCHANGED: u32 = u32::MAX;
 pub const MAX_GROUPS: usize = 65536;
 
 impl Credentials {
-    /// Root's: all ids zero.
+    /// Root's: all ids zero, all capabilities.
     pub fn root() -> Self {
-        Self::default()
+        Self { effective: true, permitted: true, ..Self::default() }
     }
 
-    /// Whether privileged operations are allowed: the capabilities of root, which come with effective user id 0.
+    /// Whether privileged operations are allowed: the capabilities are in effect.
     pub fn is_privileged(&self) -> bool {
-        self.euid == 0
+        self.effective
+    }
+
+    /// Whether the permission bits of files are passed over. Capabilities for that come and go with file-system user id 0.
+    pub fn passes_files(&self) -> bool {
+        if self.fsuid == self.euid { self.effective } else { self.fsuid == 0 && self.permitted }
+    }
+
+    /// Whether files and processes see the same in both.
+    pub fn acts_as(&self, other: &Self) -> bool {
+        let acting = |c: &Self| (c.euid, c.egid, c.fsuid, c.fsgid);
+        acting(self) == acting(other)
+    }
+
+    /// Capabilities after a change of user ids from those of `old` (capabilities(7), "Effect of user ID changes").
+    fn with_capabilities_since(mut self, old: &Self) -> Self {
+        let has_zero = |c: &Self| [c.uid, c.euid, c.suid].contains(&0);
+        if has_zero(old) && !has_zero(&self) && !self.keeps_permitted {
+            (self.permitted, self.effective) = (false, false);
+        }
+        match (old.euid, self.euid) {
+            (0, 1..) => self.effective = false,
+            (1.., 0) => self.effective = self.permitted,
+            _ => {}
+        }
+        self
+    }
+
+    /// capset(2), where both are all or none.
+    ///
+    /// # Errors
+    /// `EPERM` for what is not permitted.
+    pub fn set_capabilities(&self, effective: bool, permitted: bool) -> Result<Self, Errno> {
+        if (permitted && !self.permitted) || (effective && !permitted) {
+            return Err(Errno::EPERM);
+        }
+        Ok(Self { effective, permitted, ..self.clone() })
     }
 
     /// Whether a thread with these may send signals to one with `target`'s (kill(2)).
@@ -62,7 +104,7 @@ impl Credentials {
         let mut new = self.clone();
         (new.uid, new.euid, new.suid) = (pick(uid, self.uid), pick(euid, self.euid), pick(suid, self.suid));
         new.fsuid = new.euid;
-        Ok(new)
+        Ok(new.with_capabilities_since(self))
     }
 
     /// setresgid(2), likewise.
@@ -112,15 +154,18 @@ impl Credentials {
     /// # Errors
     /// `EPERM`.
     pub fn set_real_uid(&self, uid: u32, euid: u32) -> Result<Self, Errno> {
-        if !self.is_privileged() && ![UNCHANGED, self.uid, self.euid].contains(&uid) {
+        let allowed = |id, own: &[u32]| self.is_privileged() || id == UNCHANGED || own.contains(&id);
+        if !allowed(uid, &[self.uid, self.euid]) || !allowed(euid, &[self.uid, self.euid, self.suid]) {
             return Err(Errno::EPERM);
         }
         let follows = uid != UNCHANGED || (euid != UNCHANGED && euid != self.uid);
-        let mut new = self.set_user_ids(uid, euid, UNCHANGED)?;
+        let euid = pick(euid, self.euid);
+        let mut new = self.clone();
+        (new.uid, new.euid, new.fsuid) = (pick(uid, self.uid), euid, euid);
         if follows {
-            new.suid = new.euid;
+            new.suid = euid;
         }
-        Ok(new)
+        Ok(new.with_capabilities_since(self))
     }
 
     /// setregid(2), likewise.
@@ -173,6 +218,9 @@ impl Credentials {
         new.egid = set_gid.unwrap_or(self.egid);
         (new.suid, new.fsuid) = (new.euid, new.euid);
         (new.sgid, new.fsgid) = (new.egid, new.egid);
+        new.permitted = new.uid == 0 || new.euid == 0;
+        new.effective = new.euid == 0;
+        new.keeps_permitted = false;
         new
     }
 }
@@ -204,6 +252,38 @@ mod tests {
         assert!(!suspended.is_privileged());
         assert_eq!(suspended.set_uid(0).unwrap().euid, 0);
         assert_eq!(suspended.set_user_ids(5, UNCHANGED, UNCHANGED), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn capabilities_follow_the_user_ids_unless_they_are_kept() {
+        let state = |c: &Credentials| (c.effective, c.permitted, c.passes_files());
+        let suspended = Credentials::root().set_user_ids(UNCHANGED, 1000, UNCHANGED).unwrap();
+        assert_eq!(state(&suspended), (false, true, false));
+        assert_eq!(state(&suspended.set_uid(0).unwrap()), (true, true, true));
+        assert_eq!(state(&user(1000)), (false, false, false));
+        assert_eq!(user(1000).set_capabilities(true, true), Err(Errno::EPERM));
+
+        let keeper = Credentials { keeps_permitted: true, ..Credentials::root() };
+        let kept = keeper.set_uid(1000).unwrap();
+        assert_eq!(state(&kept), (false, true, false));
+        let raised = kept.set_capabilities(true, true).unwrap();
+        assert_eq!(state(&raised), (true, true, true));
+        assert_eq!(raised.set_capabilities(true, false), Err(Errno::EPERM));
+        assert_eq!(state(&raised.after_exec(None, None)), (false, false, false));
+        assert_eq!(kept.set_real_uid(1000, 0), Err(Errno::EPERM));
+        // What root gives up comes back with the next program.
+        let bare = Credentials::root().set_capabilities(false, false).unwrap();
+        assert_eq!((bare.is_privileged(), bare.set_uid(5)), (false, Err(Errno::EPERM)));
+        assert_eq!(state(&bare.after_exec(None, None)), (true, true, true));
+    }
+
+    #[test]
+    fn files_are_passed_with_file_system_user_zero() {
+        let root = Credentials::root();
+        let other = root.set_fs_ids(1000, UNCHANGED).unwrap();
+        assert_eq!((root.passes_files(), other.passes_files(), other.is_privileged()), (true, false, true));
+        let suspended = root.set_user_ids(UNCHANGED, 1000, UNCHANGED).unwrap();
+        assert!(suspended.set_fs_ids(0, UNCHANGED).unwrap().passes_files());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Identity: setresuid(2) and its relatives, setgroups(2), capget(2), capset(2).
 //!
 //! The rules are in `process/credentials.rs`. As on Linux, each thread has its own ids; the C library changes those of all.
-//! Capabilities follow from user id 0 and cannot be had one by one, so a set that says otherwise is refused.
+//! Capabilities come with user id 0 and cannot be had one by one, so a set of some of them is refused.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -92,9 +92,8 @@ fn change(thread: &Arc<Thread>, rule: impl FnOnce(&Credentials) -> Result<Creden
 /// Puts `new` into effect, and what depends on it: who acts for somebody else from now on is no more to be looked into by, or tied to
 /// the life of, those it acted for before (`PR_SET_DUMPABLE`, `PR_SET_PDEATHSIG`).
 fn commit(thread: &Thread, old: &Credentials, new: Credentials) {
-    let acting = |c: &Credentials| (c.euid, c.egid, c.fsuid, c.fsgid);
     let process = thread.process();
-    if acting(old) != acting(&new) {
+    if !new.acts_as(old) {
         process.dumpable.store(0, Ordering::Relaxed);
         thread.parent_death_signal.store(0, Ordering::Relaxed);
     }
@@ -177,17 +176,26 @@ fn words(version: u32) -> Option<usize> {
 
 const CURRENT_VERSION: u32 = 0x2008_0522;
 
-/// What capabilities `ids` have: all that come with user id 0, or none.
+/// The capabilities of `ids` as capget(2) tells them.
 fn capabilities(ids: &Credentials) -> [CapabilityWord; 2] {
     let all = |yes: bool| if yes { ALL_CAPABILITIES } else { 0 };
-    // They are put aside, not given up, while a saved or real id is root's.
-    let permitted = all([ids.uid, ids.euid, ids.suid].contains(&0));
-    let effective = all(ids.is_privileged());
+    let (effective, permitted) = (all(ids.effective), all(ids.permitted));
     [0, 32].map(|shift| CapabilityWord {
         effective: (effective >> shift) as u32,
         permitted: (permitted >> shift) as u32,
         inheritable: 0,
     })
+}
+
+/// `ids` with the capabilities that `wanted` asks for: all or none (`EPERM`).
+fn with_capabilities(ids: &Credentials, wanted: &[CapabilityWord]) -> Result<Credentials, Errno> {
+    for (effective, permitted) in [(false, false), (false, true), (true, true)] {
+        let asked = Credentials { effective, permitted, ..Credentials::default() };
+        if capabilities(&asked)[..wanted.len()] == *wanted {
+            return ids.set_capabilities(effective, permitted);
+        }
+    }
+    Err(Errno::EPERM)
 }
 
 /// Reads the header. An unknown version is answered with the one to use.
@@ -223,7 +231,7 @@ pub fn capget(
     Ok(0)
 }
 
-/// capset(2): only what is so already can be set.
+/// capset(2): all that is permitted, or nothing.
 pub fn capset(
     c: &mut Caller<'_>,
     header: UserPtr<CapabilityHeader>,
@@ -235,7 +243,7 @@ pub fn capset(
         return Err(Errno::EPERM);
     }
     let wanted = data.read_vec(&c.space, words, words)?;
-    if wanted == capabilities(&c.thread.credentials())[..words] { Ok(0) } else { Err(Errno::EPERM) }
+    change(c.thread, |old| with_capabilities(old, &wanted))
 }
 
 #[cfg(test)]
@@ -280,6 +288,10 @@ mod tests {
         let suspended = root.set_user_ids(UNCHANGED, 7, UNCHANGED).unwrap();
         assert_eq!(capabilities(&suspended)[0], CapabilityWord { effective: 0, ..all });
         assert_eq!(capabilities(&root.set_uid(7).unwrap()), [CapabilityWord::default(); 2]);
+        assert_eq!(with_capabilities(&suspended, &capabilities(&root)).unwrap().effective, true);
+        let one = [CapabilityWord { effective: 0, permitted: 1, inheritable: 0 }, CapabilityWord::default()];
+        assert_eq!(with_capabilities(&root, &one), Err(Errno::EPERM));
+        assert!(!with_capabilities(&root, &[CapabilityWord::default(); 2]).unwrap().is_privileged());
     }
 
     #[test]

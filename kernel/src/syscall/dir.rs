@@ -90,7 +90,7 @@ pub fn linkat(
 ) -> SysResult {
     check_flags(flags, AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)?;
     let (old, new) = (c.path(old)?, c.path(new)?);
-    if old.bytes().is_empty() && flags & AT_EMPTY_PATH != 0 && c.thread.credentials().fsuid != 0 {
+    if old.bytes().is_empty() && flags & AT_EMPTY_PATH != 0 && !c.thread.credentials().passes_files() {
         return Err(Errno::ENOENT);
     }
     let old = c.locate(old_fd, old.bytes(), flags, flags & AT_SYMLINK_FOLLOW != 0)?;

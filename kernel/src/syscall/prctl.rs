@@ -9,7 +9,7 @@ use super::credentials::LAST_CAPABILITY;
 use crate::errno::{Errno, SysResult};
 use crate::memory::VirtAddr;
 use crate::process::clone::is_user;
-use crate::process::{DEFAULT_TIMER_SLACK, Name, Signal, Thread};
+use crate::process::{Credentials, DEFAULT_TIMER_SLACK, Name, Signal, Thread};
 use crate::uaccess::{self, UserPtr};
 
 const PR_SET_PDEATHSIG: i32 = 1;
@@ -38,6 +38,8 @@ const PR_GET_NO_NEW_PRIVS: i32 = 39;
 const PR_GET_TID_ADDRESS: i32 = 40;
 const PR_GET_THP_DISABLE: i32 = 42;
 const PR_CAP_AMBIENT: i32 = 47;
+/// `SECBIT_KEEP_CAPS`, the one secure bit that there is.
+const KEEP_CAPS: u64 = 1 << 4;
 
 /// prctl(2)
 pub fn prctl(c: &mut Caller<'_>, option: i32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> SysResult {
@@ -101,16 +103,26 @@ fn control(thread: &Thread, option: i32, arguments: [u64; 4]) -> SysResult {
         PR_CAPBSET_READ if value <= u64::from(LAST_CAPABILITY) => return Ok(1),
         PR_CAPBSET_DROP if value <= u64::from(LAST_CAPABILITY) => return Err(Errno::EPERM),
         PR_CAP_AMBIENT => return ambient(value, rest),
-        PR_SET_SECUREBITS => return only_none(value, Errno::EPERM),
-        PR_SET_KEEPCAPS if value <= 1 => return only_none(value, Errno::EPERM),
+        PR_GET_SECUREBITS if thread.credentials().keeps_permitted => return Ok(KEEP_CAPS as usize),
+        PR_SET_SECUREBITS if value & !KEEP_CAPS == 0 && thread.credentials().is_privileged() => {
+            keep_capabilities(thread, value != 0);
+        }
+        PR_SET_SECUREBITS => return Err(Errno::EPERM),
+        PR_SET_KEEPCAPS if value <= 1 => keep_capabilities(thread, value == 1),
+        PR_GET_KEEPCAPS => return Ok(thread.credentials().keeps_permitted.into()),
         // Accounting is exact, which is what `PR_TIMING_STATISTICAL` leaves open.
         PR_SET_TIMING => return only_none(value, Errno::EINVAL),
         PR_SET_TSC if value == 1 => {}
         PR_GET_THP_DISABLE if nothing => {}
-        PR_GET_KEEPCAPS | PR_GET_TIMING | PR_GET_SECCOMP | PR_GET_SECUREBITS => {}
+        PR_GET_TIMING | PR_GET_SECCOMP | PR_GET_SECUREBITS => {}
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)
+}
+
+/// Whether capabilities stay permitted though no user id is 0 any more.
+fn keep_capabilities(thread: &Thread, keep: bool) {
+    thread.set_credentials(Credentials { keeps_permitted: keep, ..(*thread.credentials()).clone() });
 }
 
 /// A setting that has one value here.
@@ -201,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_are_kept_while_that_is_asked_for() {
+        let thread = thread();
+        let with = |option, value| control(&thread, option, [value, 0, 0, 0]);
+        assert_eq!((with(PR_SET_KEEPCAPS, 1), with(PR_GET_KEEPCAPS, 0)), (Ok(0), Ok(1)));
+        assert_eq!(with(PR_GET_SECUREBITS, 0), Ok(16));
+        assert_eq!((with(PR_SET_SECUREBITS, 0), with(PR_GET_KEEPCAPS, 0)), (Ok(0), Ok(0)));
+        assert_eq!((with(PR_SET_SECUREBITS, 16), with(PR_GET_KEEPCAPS, 0)), (Ok(0), Ok(1)));
+        let user = thread.credentials().set_uid(1000).unwrap();
+        assert_eq!((user.effective, user.permitted), (false, true));
+        thread.set_credentials(user);
+        assert_eq!(with(PR_SET_SECUREBITS, 0), Err(Errno::EPERM));
+        assert_eq!((with(PR_SET_KEEPCAPS, 0), with(PR_GET_KEEPCAPS, 0)), (Ok(0), Ok(0)));
+    }
+
+    #[test]
     fn privileges_are_given_up_for_good() {
         let thread = thread();
         assert_eq!(control(&thread, PR_GET_NO_NEW_PRIVS, [0; 4]), Ok(0));
@@ -226,8 +253,8 @@ mod tests {
         for option in [0, 5, 22, 35, 41, 999, i32::MIN] {
             assert_eq!(control(&thread, option, [1, 0, 0, 0]), Err(Errno::EINVAL), "{option}");
         }
-        assert_eq!(control(&thread, PR_SET_KEEPCAPS, [1, 0, 0, 0]), Err(Errno::EPERM));
-        assert_eq!(control(&thread, PR_SET_KEEPCAPS, [0; 4]), Ok(0));
+        assert_eq!(control(&thread, PR_SET_KEEPCAPS, [2, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(control(&thread, PR_SET_SECUREBITS, [1, 0, 0, 0]), Err(Errno::EPERM));
     }
 
     #[test]

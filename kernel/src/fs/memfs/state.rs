@@ -253,8 +253,8 @@ mod tests {
         }
     }
 
-    const OWNER: Identity<'static> = Identity { uid: 10, gid: 20, groups: &[30] };
-    const OTHER: Identity<'static> = Identity { uid: 11, gid: 21, groups: &[] };
+    const OWNER: Identity<'static> = Identity { uid: 10, gid: 20, groups: &[30], privileged: false };
+    const OTHER: Identity<'static> = Identity { uid: 11, gid: 21, groups: &[], privileged: false };
 
     fn chown(uid: u32, gid: u32) -> Change {
         Change { uid: Some(uid), gid: Some(gid), ..Change::default() }

@@ -121,13 +121,12 @@ pub fn status(task: &Task, text: &mut Text) -> Result<(), Errno> {
     writeln!(text, "Threads:\t{}", process.thread_count())?;
     if let Some(thread) = &thread {
         signals(task, thread, text)?;
-        let privileged: u64 = if thread.credentials().euid == 0 { 0x1ff_ffff_ffff } else { 0 };
-        writeln!(text, "CapInh:\t{:016x}\nCapPrm:\t{privileged:016x}", 0)?;
-        writeln!(
-            text,
-            "CapEff:\t{privileged:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}",
-            0x1ff_ffff_ffffu64, 0
-        )?;
+        const ALL: u64 = 0x1ff_ffff_ffff;
+        let credentials = thread.credentials();
+        let set = |yes: bool| if yes { ALL } else { 0 };
+        writeln!(text, "CapInh:\t{:016x}\nCapPrm:\t{:016x}", 0, set(credentials.permitted))?;
+        let effective = set(credentials.effective);
+        writeln!(text, "CapEff:\t{effective:016x}\nCapBnd:\t{ALL:016x}\nCapAmb:\t{:016x}", 0)?;
     }
     cores(text)?;
     let usage = usage(task);

@@ -55,7 +55,7 @@ impl Task {
         let (who, owner) = (who.credentials(), thread.credentials());
         let same = [owner.uid, owner.euid, owner.suid].iter().all(|&uid| uid == who.fsuid)
             && [owner.gid, owner.egid, owner.sgid].iter().all(|&gid| gid == who.fsgid);
-        if same || who.fsuid == 0 { Ok(thread) } else { Err(Errno::EACCES) }
+        if same || who.passes_files() { Ok(thread) } else { Err(Errno::EACCES) }
     }
 }
 

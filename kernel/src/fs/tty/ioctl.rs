@@ -126,7 +126,7 @@ fn become_controlling(terminal: &Terminal, thread: &Thread, steal: u64) -> Resul
         return Err(Errno::EPERM);
     }
     if session != 0 {
-        let root = thread.credentials().euid == 0;
+        let root = thread.credentials().is_privileged();
         if steal != 1 || !root {
             return Err(Errno::EPERM);
         }

@@ -126,7 +126,7 @@ impl Protocol for NetlinkSocket {
         inner.scratch.gather(buf)?;
         let (bytes, port) = (inner.scratch.take(), inner.port());
         drop(inner);
-        let privileged = super::socket::current_sender().uid == 0;
+        let privileged = crate::process::current().is_none_or(|thread| thread.credentials().is_privileged());
         let mut out = Writer::new(port);
         for request in message::requests(&bytes) {
             route::answer(super::stack(), &request, privileged, &mut out);

@@ -154,7 +154,8 @@ fn fill(
     let seed = || if fixed { 0 } else { crate::random::next_u64() };
     let top = space.map_stack(program.image.executable_stack, seed())?;
     let loaded = load::load(&space, program, Role::Program { seed: seed() })?;
-    let interpreter = interpreter.map(|file| load::load(&space, &file, Role::Interpreter)).transpose()?;
+    let interpreter =
+        interpreter.map(|(_held, file)| load::load(&space, &file, Role::Interpreter)).transpose()?;
     space.set_brk_start(VirtAddr::new(loaded.end));
     let credentials = credentials_after(request, file);
     let vdso = (hooks::get().map_vdso)(&space);
@@ -261,7 +262,8 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     process.set_actions(Arc::new(process.actions().after_exec()));
     agree_on_sigchld(process);
     process.has_execed.store(true, Ordering::Relaxed);
-    let same_user = prepared.credentials == *thread.credentials();
+    let (before, after) = (thread.credentials(), &prepared.credentials);
+    let same_user = after.acts_as(&before) && (after.uid, after.gid) == (after.euid, after.egid);
     process.dumpable.store(same_user.into(), Ordering::Relaxed);
     process.set_image(Arc::new(prepared.image));
     thread.set_alternate_stack(AlternateStack::default());
