@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 
 use super::OpenFlags;
 use crate::errno::{Errno, SysResult};
-use crate::memory::{Frame, OutOfMemory};
+use crate::memory::{Frame, Mappers, OutOfMemory};
 use crate::process::Thread;
 use crate::sched::{Events, WaitQueue};
 use crate::uaccess::{ReadBuf, WriteBuf};
@@ -153,5 +153,10 @@ pub trait PageSource: Send + Sync {
     /// a page along with it. Holes and pages past the end stay `None`; so does everything where it would cost more than a look.
     fn pages_present(&self, first: u64, frames: &mut [Option<Frame>]) {
         let _ = (first, frames);
+    }
+
+    /// Who maps it; `None` for what never loses pages.
+    fn mappers(&self) -> Option<&Mappers> {
+        None
     }
 }

@@ -5,6 +5,8 @@ mod addr;
 mod frame;
 mod heap;
 #[deny(unsafe_code)]
+mod mappers;
+#[deny(unsafe_code)]
 mod shared;
 #[deny(unsafe_code)]
 mod space;
@@ -16,6 +18,7 @@ pub use frame::{Frame, OutOfMemory, Purpose, admit, drop_frames, statistics};
 #[cfg(target_os = "none")]
 pub use frame::{FrameRange, MemoryRange, allocate_contiguous, init, set_node};
 pub use heap::slab_pages;
+pub use mappers::Mappers;
 pub use space::{
     Access, AddressSpace, Advice, Fault, LockMode, MapError, MapFlags, MapRequest, Region, RemapFlags,
     SpaceLimits, SpaceStatistics,

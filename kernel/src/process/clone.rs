@@ -229,9 +229,11 @@ fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
     let space = if flags.contains(CloneFlags::VM) {
         space
     } else {
-        let copy = space.space().fork()?;
+        let mut fork = space.space().begin_fork()?;
+        while fork.step()? {}
+        let copy = fork.finish();
         copy.set_limits(space_limits(parent.process(), parent.credentials().is_privileged()));
-        SharedSpace::new(Arc::new(copy))
+        SharedSpace::new(copy)
     };
     Ok(Resources {
         space,

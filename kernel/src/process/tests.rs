@@ -36,7 +36,7 @@ pub fn orphan() -> Arc<Process> {
 
 fn make(parent: Option<&Arc<Process>>) -> Arc<Process> {
     // Memory first: its size decides how many there may be.
-    let space = Arc::new(AddressSpace::new().unwrap());
+    let space = AddressSpace::new().unwrap();
     let mut pid = with_table(|table| table.reserve()).unwrap();
     if pid == INIT {
         // Tests are about ordinary processes; the first one stays reserved for good.

@@ -20,7 +20,7 @@ use crate::fs::node::{DirEntry, MountFlag, NewKind, RenameMode, Slot, Target, Us
 use crate::fs::{
     Change, File, FileType, Identity, Name, Node, OpenFlags, PageSource, Protection, Stat, Time, special,
 };
-use crate::memory::{Frame, OutOfMemory, PAGE_SIZE};
+use crate::memory::{Frame, Mappers, OutOfMemory, PAGE_SIZE};
 use crate::sync::RwSpinLock;
 use crate::uaccess::{ReadBuf, WriteBuf};
 
@@ -38,6 +38,7 @@ pub struct Inode {
     mounted: MountFlag,
     locks: FileLocks,
     slot: Slot,
+    mappers: Mappers,
     pub(super) state: RwSpinLock<State>,
 }
 
@@ -70,6 +71,7 @@ impl Inode {
             mounted: MountFlag::default(),
             locks: FileLocks::default(),
             slot: Slot::new(None),
+            mappers: Mappers::default(),
             state: RwSpinLock::new(State {
                 mode: begin.mode,
                 uid: begin.uid,
@@ -389,6 +391,11 @@ impl Node for Inode {
         let seals = if size < old { SEAL_SHRINK } else { 0 } | if size > old { SEAL_GROW } else { 0 };
         state.data_mut(seals)?.truncate(&self.fs.budget, size);
         state.touch(now);
+        drop(state);
+        if size < old {
+            // Private copies go as well: what lies past the end is a bus error (mmap(2)).
+            self.mappers.unmap(self, &(size.div_ceil(PAGE_SIZE as u64)..u64::MAX), true);
+        }
         Ok(())
     }
 
@@ -459,6 +466,7 @@ impl File for Inode {
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
         const KEEP_SIZE: u32 = 1;
         const PUNCH_HOLE: u32 = 2;
+        const PUNCHED: u32 = PUNCH_HOLE | KEEP_SIZE;
         let now = crate::fs::stamp();
         let (end, mut state) = (offset + len, self.state.write());
         match mode {
@@ -468,11 +476,16 @@ impl File for Inode {
                 let seals = if grows { SEAL_GROW } else { 0 };
                 state.data_mut(seals)?.reserve(&self.fs.budget, offset, end, extend)?;
             }
-            3 => state.data_mut(SEAL_WRITE | SEAL_FUTURE_WRITE)?.clear(&self.fs.budget, offset, end),
-            PUNCH_HOLE => return Err(Errno::EOPNOTSUPP),
+            PUNCHED => state.data_mut(SEAL_WRITE | SEAL_FUTURE_WRITE)?.clear(&self.fs.budget, offset, end),
             _ => return Err(Errno::EOPNOTSUPP),
         }
         state.touch(now);
+        drop(state);
+        if mode == PUNCHED {
+            // Copies are the programs' own. Pages in part of the hole stay, with zeroes there.
+            let page = PAGE_SIZE as u64;
+            self.mappers.unmap(self, &(offset.div_ceil(page)..end / page), false);
+        }
         Ok(())
     }
 
@@ -530,6 +543,10 @@ impl PageSource for Inode {
             state.touch(now);
         }
         Ok(Some(frame))
+    }
+
+    fn mappers(&self) -> Option<&Mappers> {
+        Some(&self.mappers)
     }
 
     fn pages_present(&self, first: u64, frames: &mut [Option<Frame>]) {

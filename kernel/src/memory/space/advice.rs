@@ -6,7 +6,7 @@ use super::map::named_range;
 use super::{AddressSpace, MapError, State};
 use crate::memory::{Access, PAGE_SIZE, USER_END, VirtAddr};
 use crate::replicated::Operation;
-use crate::replicated::address_space::{Backing, Discard, Flag, VmaFlags};
+use crate::replicated::address_space::{Backing, Flag, VmaFlags};
 
 /// What madvise(2) may be told. Advice that this kernel can neither follow nor may ignore is not among it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl AddressSpace {
             }
             Advice::Discard { private_only } => {
                 state.check_kind(&range, private_only, VmaFlags::LOCKED)?;
-                self.remove_in_batches(&mut state, range.start, range.end, Discard);
+                self.discard(&mut state, range.clone(), true);
             }
             Advice::Set { set, clear, private_only } => {
                 state.check_kind(&range, private_only, VmaFlags::empty())?;

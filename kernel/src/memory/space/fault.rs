@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use super::{AddressSpace, State};
 use crate::fs::PageSource;
-use crate::memory::{Frame, OutOfMemory, PAGE_SIZE, Purpose, USER_END, VirtAddr};
+use crate::memory::{Frame, Mappers, OutOfMemory, PAGE_SIZE, Purpose, USER_END, VirtAddr};
 use crate::replicated::Operation;
 use crate::replicated::address_space::{Grow, Install, InstallRun, Origin, Plan, Replace, VmaFlags};
 
@@ -68,10 +68,14 @@ impl AddressSpace {
                     return self.install(Install { address: page, frame, origin: Origin::Anonymous });
                 }
                 Plan::Object { source, index, copy: true, .. } => {
-                    return self.install_copy(page, &source, index);
+                    if self.install_copy(page, &source, index)? {
+                        return Ok(());
+                    }
                 }
                 Plan::Object { source, index, write, around, .. } => {
-                    return self.install_object(page, &source, index, write, around);
+                    if self.install_object(page, &source, index, write, around)? {
+                        return Ok(());
+                    }
                 }
                 Plan::Copy { old } => return self.copy_on_write(page, old),
                 // Applied already, under the lock.
@@ -95,7 +99,10 @@ impl AddressSpace {
     }
 
     fn install(&self, operation: Install<'_>) -> Result<(), Fault> {
-        let mut state = self.lock();
+        self.install_in(&mut self.lock(), operation)
+    }
+
+    fn install_in(&self, state: &mut State, operation: Install<'_>) -> Result<(), Fault> {
         // Another thread may have used it up since the plan.
         state.mappings.prepare_install(Purpose::User)?;
         operation.apply(&mut state.mappings);
@@ -103,15 +110,21 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// A store to a page of a private mapping that is not there yet.
-    fn install_copy(&self, page: VirtAddr, source: &Arc<dyn PageSource>, index: u64) -> Result<(), Fault> {
+    /// A store to a page of a private mapping that is not there yet. False when the object has lost pages meanwhile.
+    fn install_copy(&self, page: VirtAddr, source: &Arc<dyn PageSource>, index: u64) -> Result<bool, Fault> {
+        let generation = generation(source);
         let original = source.page(index, false)?.ok_or(Fault::PastEnd)?;
         let frame = Frame::uninit()?;
         frame.copy_from(&original);
-        self.install(Install { address: page, frame, origin: Origin::Copied(source, index) })
+        let mut state = self.lock();
+        if generation != self::generation(source) {
+            return Ok(false);
+        }
+        self.install_in(&mut state, Install { address: page, frame, origin: Origin::Copied(source, index) })?;
+        Ok(true)
     }
 
-    /// Maps a page of an object, and with it those of its neighbours that are there.
+    /// Maps a page of an object, and with it those of its neighbours that are there. False when the object has lost pages meanwhile.
     fn install_object(
         &self,
         page: VirtAddr,
@@ -119,7 +132,8 @@ impl AddressSpace {
         index: u64,
         write: bool,
         around: Range<VirtAddr>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
+        let generation = generation(source);
         let frame = source.page(index, write)?.ok_or(Fault::PastEnd)?;
         let (first, first_index) = around_window(page, index, &around);
         let count = ((around.end - first) / PAGE_SIZE).min(FAULT_AROUND);
@@ -128,11 +142,14 @@ impl AddressSpace {
         frames[(page - first) / PAGE_SIZE] = Some(frame);
 
         let mut state = self.lock();
+        if generation != self::generation(source) {
+            return Ok(false);
+        }
         state.mappings.prepare_install(Purpose::User)?;
         let run = InstallRun { first, frames: &mut frames[..count], source, index: first_index };
         run.apply(&mut state.mappings);
         state.note_peak();
-        Ok(())
+        Ok(true)
     }
 
     /// A store to a private page that others hold, too.
@@ -226,6 +243,11 @@ impl AddressSpace {
             state.mappings.areas().find(address).filter(|area| area.flags.contains(VmaFlags::SHARED))?;
         area.object_page(address).map(|(source, index)| (source.clone(), index))
     }
+}
+
+/// Changes when `source` loses pages, before they are unmapped.
+fn generation(source: &Arc<dyn PageSource>) -> u64 {
+    source.mappers().map_or(0, Mappers::generation)
 }
 
 /// First page, and its number in the object, of the aligned window around `page`, within the area.

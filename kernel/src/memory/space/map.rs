@@ -142,6 +142,7 @@ impl AddressSpace {
         }
         state.check(&area, replaced)?;
         state.mappings.prepare()?;
+        self.note_mapper(&area.backing)?;
         if replaced > 0 {
             self.unmap_pages(state, range.start, range.end);
         }

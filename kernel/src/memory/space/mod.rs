@@ -3,6 +3,7 @@
 //! An [`AddressSpace`] is what the threads of a process share. Here it is decided where a mapping goes, what the limits allow, and
 //! how a fault is answered; what is mapped is kept in `replicated/address_space`, behind this space's lock.
 //! - `request.rs`, `map.rs`, `remap.rs`: mmap, munmap, mprotect, mremap;
+//! - `fork.rs`: copies for children;
 //! - `heap_stack.rs`: brk, and the main stack;
 //! - `fault.rs`: demand paging, copy on write, access from the kernel;
 //! - `advice.rs`: madvise, mlock, msync, mincore;
@@ -13,13 +14,15 @@
 
 mod advice;
 mod fault;
+mod fork;
 mod heap_stack;
 mod map;
 mod remap;
 mod report;
 mod request;
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub use advice::{Advice, LockMode};
@@ -30,9 +33,10 @@ pub use request::{MapError, MapFlags, MapRequest};
 
 use super::{OutOfMemory, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, drop_frames};
 use crate::arch::{self, paging};
+use crate::fs::PageSource;
 use crate::percore::PerCore;
 use crate::replicated::Operation;
-use crate::replicated::address_space::{Mappings, Unmap, VmaFlags};
+use crate::replicated::address_space::{Backing, Discard, Mappings, Unmap, VmaFlags};
 use crate::sync::{SpinLock, SpinLockGuard};
 
 /// Limits of the process, in bytes (getrlimit(2)); `u64::MAX` is none.
@@ -82,6 +86,7 @@ struct State {
 
 /// An address space: what the threads of a process share.
 pub struct AddressSpace {
+    me: Weak<Self>,
     state: SpinLock<State>,
     root: PhysAddr,
     /// The cores whose TLBs may hold translations of this space.
@@ -104,7 +109,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`OutOfMemory`].
-    pub fn new() -> Result<Self, OutOfMemory> {
+    pub fn new() -> Result<Arc<Self>, OutOfMemory> {
         let layout = Layout {
             mmap_base: map::mmap_base(VirtAddr::new(USER_END as u64), SpaceLimits::default().stack),
             brk_start: VirtAddr::default(),
@@ -115,23 +120,20 @@ impl AddressSpace {
         Ok(Self::with(Mappings::new()?, layout, SpaceLimits::default()))
     }
 
-    fn with(mappings: Mappings, layout: Layout, limits: SpaceLimits) -> Self {
+    fn with(mappings: Mappings, layout: Layout, limits: SpaceLimits) -> Arc<Self> {
         let root = mappings.root();
         let (peak_resident, peak_mapped) = (mappings.resident().total(), mappings.areas().totals().mapped);
         let state = State { mappings, layout, limits, peak_resident, peak_mapped };
-        Self { state: SpinLock::new(state), root, cores: paging::CoreSet::new() }
+        let cores = paging::CoreSet::new();
+        Arc::new_cyclic(|me| Self { me: me.clone(), state: SpinLock::new(state), root, cores })
     }
 
-    /// A child's copy, as fork(2) makes it: private pages are shared until one of the two writes.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn fork(&self) -> Result<Self, OutOfMemory> {
-        let mut state = self.state.lock();
-        let (flush, child) = state.mappings.fork();
-        flush.perform(&self.cores);
-        let layout = Layout { default_flags: VmaFlags::empty(), ..state.layout };
-        Ok(Self::with(child?, layout, state.limits))
+    /// Has the object of an area remember who maps it.
+    fn note_mapper(&self, backing: &Backing) -> Result<(), OutOfMemory> {
+        match backing {
+            Backing::File { source, .. } => source.mappers().map_or(Ok(()), |mappers| mappers.add(&self.me)),
+            Backing::Anonymous => Ok(()),
+        }
     }
 
     /// Sets the limits that mappings and the stack have to keep.
@@ -187,13 +189,30 @@ impl AddressSpace {
         self.remove_in_batches(state, start, end, Unmap);
     }
 
+    /// Removes pages from `range`, not the areas; private ones only with `copies`.
+    fn discard(&self, state: &mut State, range: Range<VirtAddr>, copies: bool) {
+        self.remove_in_batches(state, range.start, range.end, |range| Discard { range, copies });
+    }
+
+    /// Removes `pages` of `source` wherever they are mapped; see [`Mappers::unmap`](super::Mappers::unmap).
+    pub(super) fn discard_object(&self, source: &dyn PageSource, pages: &Range<u64>, copies: bool) {
+        let mut state = self.state.lock();
+        let mut at = VirtAddr::default();
+        while let Some(area) = state.mappings.areas().find_from(at) {
+            at = area.end;
+            if let Some(range) = area.addresses_of(source, pages) {
+                self.discard(&mut state, range, copies);
+            }
+        }
+    }
+
     /// Applies a removing operation again and again until it has reached `end`; frames are freed after each flush.
     fn remove_in_batches<O>(
         &self,
         state: &mut State,
         start: VirtAddr,
         end: VirtAddr,
-        operation: impl Fn(core::ops::Range<VirtAddr>) -> O,
+        operation: impl Fn(Range<VirtAddr>) -> O,
     ) where
         O: Operation<Mappings, Response = crate::replicated::address_space::Removed>,
     {

@@ -148,7 +148,7 @@ fn fill(
     program: &ElfFile,
 ) -> Result<Prepared, Errno> {
     let interpreter = program.interpreter.as_ref().map(|path| open_interpreter(request, path)).transpose()?;
-    let space = Arc::new(AddressSpace::new()?);
+    let space = AddressSpace::new()?;
     space.set_limits(space_limits(request.process, request.credentials.is_privileged()));
     let fixed = request.process.personality.load(Ordering::Relaxed) & NO_RANDOMIZE != 0;
     let seed = || if fixed { 0 } else { crate::random::next_u64() };

@@ -193,44 +193,60 @@ impl Mappings {
         self.tables.frame(address).map_or(Plan::Ready, |(old, _)| Plan::Copy { old })
     }
 
-    /// A child with the same areas, sharing private pages until one of the two writes. Pages of objects are left out: the
-    /// child finds them by faults.
+    /// Begins a child: gives `child`, which is new, the same areas. Its pages follow with [`share_pages`](Self::share_pages); those of
+    /// objects are left out: the child finds them by faults.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn share_areas(&self, child: &mut Self) -> Result<(), OutOfMemory> {
+        child.areas.reserve_as(&self.areas)?;
+        for area in self.areas.iter().filter(|area| !area.flags.contains(VmaFlags::DONT_FORK)) {
+            let flags = area.flags - VmaFlags::LOCKED - VmaFlags::LOCK_ON_FAULT;
+            child.areas.insert(Vma { flags, ..area.clone() });
+        }
+        Ok(())
+    }
+
+    /// Shares private pages from `at` on with `child`, until one of the two writes: as many as one batch has. Says from where to go
+    /// on, if there are more.
     ///
     /// The flush is due in any case: stores of the parent must fault from now on.
     ///
     /// # Errors
     /// [`OutOfMemory`]; the parent is as it was, but for pages that will be found writable again by a fault.
-    pub fn fork(&mut self) -> (Flush, Result<Self, OutOfMemory>) {
+    pub fn share_pages(
+        &mut self,
+        child: &mut Self,
+        mut at: VirtAddr,
+    ) -> (Flush, Result<Option<VirtAddr>, OutOfMemory>) {
         self.forks += 1;
         let mut flush = Flush::NONE;
-        let child = self.fork_into(&mut flush);
-        (flush, child)
-    }
-
-    fn fork_into(&mut self, flush: &mut Flush) -> Result<Self, OutOfMemory> {
-        let mut child = Self::new()?;
-        child.areas.reserve_as(&self.areas)?;
-        for area in self.areas.iter().filter(|area| !area.flags.contains(VmaFlags::DONT_FORK)) {
-            let flags = area.flags - VmaFlags::LOCKED - VmaFlags::LOCK_ON_FAULT;
-            child.areas.insert(Vma { flags, ..area.clone() });
-            if area.flags.intersects(VmaFlags::SHARED | VmaFlags::WIPE_ON_FORK) {
+        let Self { areas, tables, .. } = self;
+        let mut budget = FORK_BATCH;
+        while let Some(area) = areas.find_from(at) {
+            let range = area.start.max(at)..area.end;
+            at = area.end;
+            let not_shared = VmaFlags::SHARED | VmaFlags::WIPE_ON_FORK | VmaFlags::DONT_FORK;
+            if area.flags.intersects(not_shared) {
                 continue;
             }
-            let (resident, mut shared) = (&mut child.resident.anonymous, 0);
-            let (narrowed, result) = self.tables.share_into(&mut child.tables, area.range(), |attributes| {
-                if attributes.contains(Attributes::OBJECT) {
-                    return None;
-                }
-                shared += 1;
-                Some(attributes - Attributes::WRITE)
+            let before = budget;
+            let (narrowed, result) = tables.share_into(&mut child.tables, range, &mut budget, |attributes| {
+                (!attributes.contains(Attributes::OBJECT)).then_some(attributes - Attributes::WRITE)
             });
-            *resident += shared;
-            *flush = core::mem::take(flush).and(narrowed);
-            result?;
+            child.resident.anonymous += before - budget;
+            flush = flush.and(narrowed);
+            match result {
+                Ok(None) => {}
+                more_or_error => return (flush, more_or_error),
+            }
         }
-        Ok(child)
+        (flush, Ok(None))
     }
 }
+
+/// Pages that a child is given at a time.
+const FORK_BATCH: usize = 4096;
 
 impl Vma {
     /// Whether `access` is allowed. On x86 whatever can be used can be read.

@@ -37,11 +37,15 @@ pub struct Removed {
 }
 
 impl Mappings {
-    fn remove_pages(&mut self, range: &Range<VirtAddr>) -> Removed {
+    fn remove_pages(&mut self, range: &Range<VirtAddr>, copies: bool) -> Removed {
         let mut retired = Retired::new();
         let resident = &mut self.resident;
-        let gone = |attributes| *resident.of(attributes) -= 1;
-        let (done, flush) = self.tables.remove(range.clone(), &mut retired, gone);
+        let goes = |attributes: Attributes| {
+            let goes = copies || attributes.contains(Attributes::OBJECT);
+            *resident.of(attributes) -= usize::from(goes);
+            goes
+        };
+        let (done, flush) = self.tables.remove(range.clone(), &mut retired, goes);
         Removed { done, retired, flush }
     }
 }
@@ -53,7 +57,7 @@ impl Operation<Mappings> for Unmap {
     type Response = Removed;
 
     fn apply(self, data: &mut Mappings) -> Removed {
-        let removed = data.remove_pages(&self.0);
+        let removed = data.remove_pages(&self.0, true);
         if removed.done > self.0.start {
             data.areas.remove(&(self.0.start..removed.done));
         }
@@ -62,13 +66,18 @@ impl Operation<Mappings> for Unmap {
 }
 
 /// Removes pages in a range, not the areas, as far as one batch of frames goes: the next access finds them as new.
-pub struct Discard(pub Range<VirtAddr>);
+pub struct Discard {
+    /// The addresses.
+    pub range: Range<VirtAddr>,
+    /// Whether private pages go as well, or only those of objects.
+    pub copies: bool,
+}
 
 impl Operation<Mappings> for Discard {
     type Response = Removed;
 
     fn apply(self, data: &mut Mappings) -> Removed {
-        data.remove_pages(&self.0)
+        data.remove_pages(&self.range, self.copies)
     }
 }
 

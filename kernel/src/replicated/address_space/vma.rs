@@ -149,6 +149,19 @@ impl Vma {
         }
     }
 
+    /// The addresses at which `pages` of `source` appear in it.
+    pub fn addresses_of(&self, source: &dyn PageSource, pages: &Range<u64>) -> Option<Range<VirtAddr>> {
+        let Backing::File { source: own, offset, .. } = &self.backing else { return None };
+        if !core::ptr::addr_eq(Arc::as_ptr(own), source) {
+            return None;
+        }
+        let first = offset / PAGE_SIZE as u64;
+        let at =
+            |page: u64| self.start + page.saturating_sub(first).min(self.pages() as u64) as usize * PAGE_SIZE;
+        let range = at(pages.start)..at(pages.end);
+        (!range.is_empty()).then_some(range)
+    }
+
     /// Cuts it in two at `address`, which lies inside: the lower part stays, the upper is returned.
     pub fn split_off(&mut self, address: VirtAddr) -> Self {
         let upper =

@@ -6,7 +6,7 @@ use libc::{
 };
 use user_sys::child::in_child;
 use user_sys::map::{mmap, peek, poke};
-use user_sys::{Ended, PAGE, must, sys};
+use user_sys::{Ended, Errno, PAGE, must, sys};
 
 use super::memory::{PRIVATE, READ_WRITE, fresh, must_map, read_at, write_at};
 use crate::fixture::{close, content, file, file_with, open, pipe, size, status, write};
@@ -16,6 +16,7 @@ use crate::transcript::{Transcript, ok};
 section!("mappings":
     private_file, shared_file, shared_with_child, shared_anonymous, file_permissions, beyond_the_file,
     file_errors, file_outlives_close, grow_under_mapping, dont_need_file, sync, populate, zero_device,
+    truncated, truncated_private, truncated_elsewhere, punched,
 );
 
 fn private_file(t: Transcript) {
@@ -217,4 +218,99 @@ fn zero_device(t: Transcript) {
             peek(shared),
         ),
     );
+}
+
+/// A file of three pages of `1`, `2` and `3`.
+fn three_pages() -> i32 {
+    let fd = file(c"file");
+    for page in 1..=3_u8 {
+        must(write(fd, &[page; PAGE]));
+    }
+    fd
+}
+
+/// What touching `address` in this process would do, told by a system call that reads there: the byte, or the errno.
+fn look(address: usize) -> Result<u8, Errno> {
+    let (reader, writer) = pipe(0);
+    let result = sys!(write, writer, address, 1).map(|_| peek(address));
+    must(close(reader));
+    must(close(writer));
+    result
+}
+
+fn truncated(t: Transcript) {
+    let fd = three_pages();
+    let at = must_map(mmap(0, 3 * PAGE, READ_WRITE, MAP_SHARED, fd, 0));
+    let pages = || [0, 1, 2].map(|page| look(at + page * PAGE)).to_vec();
+    t.say("all there", pages());
+    must(sys!(ftruncate, fd, PAGE + 100));
+    t.say("ftruncate", (pages(), peek(at + PAGE + 99), peek(at + PAGE + 100)));
+    must(sys!(ftruncate, fd, 3 * PAGE));
+    t.say("grown again", pages());
+    must(sys!(truncate, c"file", PAGE));
+    t.say("truncate", pages());
+    must(close(must(open(c"file", O_RDWR | libc::O_TRUNC))));
+    t.say("O_TRUNC", pages());
+    for (name, write) in [("load", false), ("store", true)] {
+        let child = in_child(|| {
+            let fd = three_pages();
+            let at = must_map(mmap(0, PAGE, READ_WRITE, MAP_SHARED, fd, PAGE));
+            poke(at, 1);
+            must(sys!(ftruncate, fd, PAGE));
+            if write {
+                poke(at, 2);
+                return 0;
+            }
+            i32::from(peek(at))
+        });
+        t.say(name, child);
+    }
+}
+
+fn truncated_private(t: Transcript) {
+    let fd = three_pages();
+    let at = must_map(mmap(0, 3 * PAGE, READ_WRITE, MAP_PRIVATE, fd, 0));
+    let pages = || [0, 1, 2].map(|page| look(at + page * PAGE)).to_vec();
+    poke(at, 10);
+    poke(at + 2 * PAGE, 30);
+    t.say("copies", pages());
+    must(sys!(ftruncate, fd, PAGE));
+    t.say("copies past the end are gone", pages());
+    must(sys!(ftruncate, fd, 3 * PAGE));
+    t.say("grown again", pages());
+    poke(at + 2 * PAGE, 31);
+    t.say("copied anew", (pages(), sys!(pread64, fd, &mut [0_u8; 1], 1, 2 * PAGE)));
+}
+
+fn truncated_elsewhere(t: Transcript) {
+    let fd = three_pages();
+    let at = must_map(mmap(0, 3 * PAGE, READ_WRITE, MAP_SHARED, fd, 0));
+    let other = must_map(mmap(0, PAGE, PROT_READ, MAP_PRIVATE, fd, 2 * PAGE));
+    t.say("before", (look(at + 2 * PAGE), look(other)));
+    let child = in_child(|| {
+        must(sys!(truncate, c"file", PAGE));
+        0
+    });
+    t.say("a child truncates", (child, look(at), look(at + PAGE), look(at + 2 * PAGE), look(other)));
+    t.say("a new mapping", {
+        let late = must_map(mmap(0, 2 * PAGE, PROT_READ, MAP_SHARED, fd, 0));
+        (look(late), look(late + PAGE))
+    });
+}
+
+fn punched(t: Transcript) {
+    // Every file system may refuse holes, but for that of memfds.
+    let fd = must(sys!(memfd_create, c"holes", 0));
+    must(write(fd, &[5; 3 * PAGE]));
+    let shared = must_map(mmap(0, 3 * PAGE, READ_WRITE, MAP_SHARED, fd, 0));
+    let private = must_map(mmap(0, 3 * PAGE, READ_WRITE, MAP_PRIVATE, fd, 0));
+    let pages = |at: usize| [0, 1, 2].map(|page| look(at + page * PAGE)).to_vec();
+    poke(private, 6);
+    t.say("before", (pages(shared), pages(private)));
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    t.say("punch", ok(sys!(fallocate, fd, mode, 0, 2 * PAGE + 1)));
+    t.say("after", (pages(shared), pages(private)));
+    t.say("rest of the last page", peek(shared + 2 * PAGE + 1));
+    poke(shared + PAGE, 7);
+    t.say("filled again", (look(shared + PAGE), look(private + PAGE)));
 }

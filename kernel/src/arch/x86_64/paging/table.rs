@@ -223,13 +223,13 @@ impl PageTable {
         });
     }
 
-    /// Takes pages of `range` out, from its start, as many as `retired` has room for; `gone` is told the attributes of each.
+    /// Takes pages of `range` out, from its start, as many as `retired` has room for; `goes` says of each, by its attributes, whether.
     /// Returns how far it came: `range.end` when all are out.
     pub fn remove(
         &mut self,
         range: Range<VirtAddr>,
         retired: &mut Retired,
-        mut gone: impl FnMut(Attributes),
+        mut goes: impl FnMut(Attributes) -> bool,
     ) -> (VirtAddr, Flush) {
         let (mut at, mut flush) = (range.start, Flush::NONE);
         while at < range.end {
@@ -242,8 +242,10 @@ impl PageTable {
                     if retired.len() + TABLES_PER_PAGE >= retired.capacity() {
                         return ControlFlow::Break(address);
                     }
+                    if !goes(slot.load().attributes()) {
+                        return ControlFlow::Continue(());
+                    }
                     let entry = slot.replace(Entry::EMPTY);
-                    gone(entry.attributes());
                     let _ = retired.push(own(entry));
                     (removed, last) =
                         (removed + 1, Some((last.map_or(address, |(first, _)| first), address)));
@@ -284,8 +286,9 @@ impl PageTable {
         Flush::page(from)
     }
 
-    /// Shares the pages of `range` with `child`, at the same addresses: `share` says with which attributes, for both, or `None` to
-    /// leave the page out. `child` is new: nothing is mapped there in `range`.
+    /// Shares the pages of `range` with `child`, at the same addresses, as many as `budget` has, which is used up: `sharing` says with
+    /// which attributes, for both, or `None` to leave the page out. `child` is new: nothing is mapped there in `range`. Returns where
+    /// to go on, if not all are done.
     ///
     /// # Errors
     /// [`OutOfMemory`] for a table of the child. The flush, of what was narrowed here, is due in any case.
@@ -293,19 +296,23 @@ impl PageTable {
         &mut self,
         child: &mut Self,
         range: Range<VirtAddr>,
+        budget: &mut usize,
         mut sharing: impl FnMut(Attributes) -> Option<Attributes>,
-    ) -> (Flush, Result<(), OutOfMemory>) {
+    ) -> (Flush, Result<Option<VirtAddr>, OutOfMemory>) {
         let mut flush = Flush::NONE;
         let mut target: Option<(VirtAddr, Counted)> = None;
         let result = self.visit_slots(range, |address, slot| {
             let entry = slot.load();
             let Some(attributes) = sharing(entry.attributes()) else { return ControlFlow::Continue(()) };
+            if *budget == 0 {
+                return ControlFlow::Break(Ok(Some(address)));
+            }
             let base = address.align_down(span(2));
             let table = match &target {
                 Some((at, table)) if *at == base => table,
                 _ => match child.leaf_table(address, || empty_table(Purpose::User)) {
                     Ok(table) => &target.insert((base, table)).1,
-                    Err(OutOfMemory) => return ControlFlow::Break(()),
+                    Err(error) => return ControlFlow::Break(Err(error)),
                 },
             };
             if attributes != entry.attributes() {
@@ -314,9 +321,10 @@ impl PageTable {
             }
             table.slots().0[index(address, 1)].store(Entry::new(share(entry).into_phys(), attributes));
             table.count(1);
+            *budget -= 1;
             ControlFlow::Continue(())
         });
-        (flush, if result.is_break() { Err(OutOfMemory) } else { Ok(()) })
+        (flush, result.break_value().unwrap_or(Ok(None)))
     }
 
     fn root(&self) -> &Table {

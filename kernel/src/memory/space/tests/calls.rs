@@ -245,7 +245,7 @@ fn locking_counts_and_is_limited() {
     assert_eq!(space.statistics().locked, 2);
     space.set_limits(SpaceLimits { locked: 0, ..NO_LIMITS });
     assert_eq!(space.map(locked), Err(MapError::MayNotLock));
-    assert_eq!(space.fork().unwrap().statistics().locked, 0, "children inherit no locks");
+    assert_eq!(fork(&space).statistics().locked, 0, "children inherit no locks");
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn fork_shares_until_one_writes() {
     let start = map(&parent, 2, RW);
     parent.write_initial(start, b"p").unwrap();
     let frame = parent.lock().mappings.tables().frame(start).unwrap().0;
-    let child = Arc::new(parent.fork().unwrap());
+    let child = fork(&parent);
     assert_eq!(child.lock().mappings.tables().frame(start).unwrap().0, frame);
     child.write_initial(start, b"c").unwrap();
     assert_eq!((read(&parent, start), read(&child, start)), (Ok(b'p'), Ok(b'c')));
@@ -118,11 +118,28 @@ fn children_share_shared_memory_and_miss_what_is_not_for_them() {
     parent.write_initial(wiped, b"w").unwrap();
     parent.advise(wiped, PAGE_SIZE, Advice::from_number(18).unwrap()).unwrap();
     parent.advise(kept_back, PAGE_SIZE, Advice::from_number(10).unwrap()).unwrap();
-    let child = parent.fork().unwrap();
+    let child = fork(&parent);
     child.write_initial(shared, b"s").unwrap();
     assert_eq!(read(&parent, shared), Ok(b's'));
     assert_eq!((read(&child, wiped), read(&parent, wiped)), (Ok(0), Ok(b'w')));
     assert_eq!(read(&child, kept_back), Err(Fault::NotMapped));
+}
+
+#[test]
+fn a_large_space_is_forked_in_pieces() {
+    let parent = space();
+    let start = map(&parent, 5000, RW);
+    (0..5000).for_each(|page| parent.write_initial(start + page * PAGE_SIZE, &[page as u8]).unwrap());
+    let mut fork = parent.begin_fork().unwrap();
+    assert_eq!(fork.step(), Ok(true));
+    // What is not shared yet is seen as it then is.
+    parent.write_initial(start, &[99]).unwrap();
+    parent.write_initial(start + 4999 * PAGE_SIZE, &[99]).unwrap();
+    assert_eq!(fork.step(), Ok(false));
+    let child = fork.finish();
+    assert_eq!((read(&child, start), read(&child, start + 4999 * PAGE_SIZE)), (Ok(0), Ok(99)));
+    assert_eq!(child.statistics().resident_anonymous, 5000);
+    assert_eq!(child.statistics().peak_resident, 5000);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 mod model;
+mod truncation;
 
 use super::*;
 use crate::fs::PageSource;
@@ -15,7 +16,13 @@ const NO_LIMITS: SpaceLimits =
     SpaceLimits { address_space: u64::MAX, data: u64::MAX, stack: u64::MAX, locked: u64::MAX };
 
 fn space() -> Arc<AddressSpace> {
-    Arc::new(AddressSpace::new().unwrap())
+    AddressSpace::new().unwrap()
+}
+
+fn fork(space: &AddressSpace) -> Arc<AddressSpace> {
+    let mut fork = space.begin_fork().unwrap();
+    while fork.step().unwrap() {}
+    fork.finish()
 }
 
 fn at(address: u64) -> VirtAddr {

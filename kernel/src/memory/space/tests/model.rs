@@ -71,7 +71,7 @@ type Model = BTreeMap<usize, Page>;
 struct World {
     source: Arc<TestFile>,
     file: Vec<u8>,
-    spaces: Vec<(AddressSpace, Model)>,
+    spaces: Vec<(Arc<AddressSpace>, Model)>,
 }
 
 impl World {
@@ -125,7 +125,7 @@ impl World {
             }
             Step::Move { at, len, to } => Self::relocate(space, model, at, len, to),
             Step::Fork if count < 4 => {
-                let child = (space.fork().unwrap(), model.clone());
+                let child = (fork(space), model.clone());
                 self.spaces.push(child);
             }
             Step::Exit if count > 1 => drop(self.spaces.swap_remove(which)),

@@ -65,7 +65,7 @@ proptest! {
                 }
                 2 => {
                     let range = at.min(to)..at.max(to) + PAGE_SIZE;
-                    let (done, flush) = tables.remove(range.clone(), &mut retired, |_| {});
+                    let (done, flush) = tables.remove(range.clone(), &mut retired, |_| true);
                     flush.ignore();
                     prop_assert_eq!(done, range.end);
                     model.retain(|page, _| !range.contains(page));
@@ -113,7 +113,7 @@ fn a_removal_stops_when_its_batch_is_full_and_goes_on() {
     let (mut at, end, mut batches) = (VirtAddr::new(0), VirtAddr::new(1 << 47), 0);
     while at < end {
         let mut retired = Retired::new();
-        let (done, flush) = tables.remove(at..end, &mut retired, |_| {});
+        let (done, flush) = tables.remove(at..end, &mut retired, |_| true);
         flush.ignore();
         (at, batches) = (done, batches + 1);
     }
@@ -143,10 +143,13 @@ fn a_child_shares_what_it_is_given() {
         parent.install(at, frame.clone(), user(extra), &mut full_reserve()).unwrap();
     }
     let all = VirtAddr::new(0)..VirtAddr::new(1 << 30);
-    let (flush, result) = parent.share_into(&mut child, all.clone(), |attributes| {
+    let sharing = |attributes: Attributes| {
         (!attributes.contains(Attributes::OBJECT)).then_some(attributes - Attributes::WRITE)
-    });
-    assert!(flush != Flush::NONE && result.is_ok());
+    };
+    let (flush, first) = parent.share_into(&mut child, all.clone(), &mut 2, sharing);
+    assert_eq!((flush != Flush::NONE, first), (true, Ok(Some(VirtAddr::new(1000 * 4096)))));
+    let rest = VirtAddr::new(1000 * 4096)..all.end;
+    assert_eq!(parent.share_into(&mut child, rest, &mut 2, sharing).1, Ok(None));
     let mut pages = Vec::new();
     child.visit(all, |page, entry| pages.push((page.as_usize() / PAGE_SIZE, entry.attributes())));
     let narrowed = user(Attributes::empty());
