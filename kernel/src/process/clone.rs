@@ -220,6 +220,7 @@ fn new_process(parent: &Process, request: &CloneRequest, pid: u32) -> Process {
         personality: parent.personality.load(Ordering::Relaxed),
     });
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.watch_cpu_limit();
     process
 }
 

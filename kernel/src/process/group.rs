@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use super::cpu_limit::CpuLimit;
 use super::exec::Image;
 use super::interval_timer::IntervalTimers;
 use super::limits::{Limit, Limits, Resource};
@@ -42,6 +43,7 @@ pub struct Process {
     pub(super) image: SpinLock<Arc<Image>>,
     accounts: SpinLock<Accounts>,
     pub(super) timers: IntervalTimers,
+    pub(super) cpu_limit: CpuLimit,
     /// What the parent is sent when this ends, 0 for nothing.
     pub(super) exit_signal: AtomicI32,
     /// `PR_SET_CHILD_SUBREAPER`
@@ -150,6 +152,7 @@ impl Process {
             image: SpinLock::new(image),
             accounts: SpinLock::new(Accounts::default()),
             timers: IntervalTimers::default(),
+            cpu_limit: CpuLimit::default(),
             exit_signal: AtomicI32::new(exit_signal.map_or(0, Signal::number)),
             is_subreaper: AtomicBool::new(false),
             dumpable: AtomicI32::new(1),

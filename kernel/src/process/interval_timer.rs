@@ -129,6 +129,7 @@ impl Process {
 
     /// Counts `elapsed` nanoseconds of processor time; timers that expire send their signals.
     pub(super) fn count_time(&self, elapsed: u64, charge: Charge) {
+        self.count_cpu_limit(elapsed);
         if !self.timers.counting.load(Ordering::Relaxed) {
             return;
         }
@@ -151,6 +152,7 @@ impl Process {
         drop(former);
         *self.timers.counted.lock() = Counted::default();
         self.timers.counting.store(false, Ordering::Relaxed);
+        self.cpu_limit.stop();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sync::SpinLock;
 #[repr(usize)]
 #[allow(dead_code, reason = "the table is the ABI's, whole")]
 pub enum Resource {
-    /// Processor time, in seconds.
+    /// Processor time, in seconds; see `process/cpu_limit.rs`.
     Cpu = 0,
     /// Size of a file, in bytes.
     FileSize = 1,
@@ -150,6 +150,9 @@ impl Process {
     /// As [`Limits::set`].
     pub fn change_limit(&self, resource: Resource, new: Limit, privileged: bool) -> Result<Limit, Errno> {
         let former = self.limits().set(resource, new, privileged)?;
+        if resource == Resource::Cpu {
+            self.watch_cpu_limit();
+        }
         for thread in self.threads() {
             match resource {
                 Resource::Files => thread.files().set_limit(new.soft),

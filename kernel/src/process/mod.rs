@@ -16,6 +16,7 @@
 
 pub mod block;
 pub mod clone;
+mod cpu_limit;
 mod credentials;
 mod current;
 pub(crate) mod deliver;

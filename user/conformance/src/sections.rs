@@ -8,6 +8,7 @@ mod faults;
 mod fd;
 mod files;
 mod futex;
+mod limits;
 mod links;
 mod listen;
 mod mappings;
@@ -47,6 +48,7 @@ pub const ALL: &[&Section] = &[
     &signals::SECTION,
     &faults::SECTION,
     &timers::SECTION,
+    &limits::SECTION,
     &memory::SECTION,
     &mappings::SECTION,
     &threads::SECTION,
