@@ -8,8 +8,12 @@
 //!
 //! An item does not keep its open file alive: the last close ([`CloseHook`]) removes it.
 //!
-//! Lock order: items, then a file's wait queue, then the ready list, then the epoll's own wait queue, which is
+//! Instances may watch each other: [`nesting`] sees to it that they never do so in a circle, nor too deep.
+//!
+//! Lock order: nesting, items, then a file's wait queue, then the ready list, then the epoll's own wait queue, which is
 //! "a file's wait queue" to an epoll that watches this one; such nesting has no cycles.
+
+mod nesting;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
@@ -24,6 +28,7 @@ use super::{File, FileType, OpenFile, Stat, anon};
 use crate::errno::{Errno, SysResult};
 use crate::sched::{Events, Registration, WaitQueue};
 use crate::sync::SpinLock;
+use nesting::Watchers;
 
 bitflags::bitflags! {
     /// The bits of `epoll_event.events` that are not events.
@@ -39,9 +44,6 @@ bitflags::bitflags! {
         const EDGE = 1 << 31;
     }
 }
-
-/// Epoll instances may watch each other this deep.
-const MAX_NESTING: usize = 5;
 
 /// What is asked of, or reported about, a descriptor: `struct epoll_event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ struct Shared {
     items: SpinLock<BTreeMap<Key, Arc<Item>>>,
     ready: SpinLock<VecDeque<Arc<Item>>>,
     queue: WaitQueue,
+    /// The instances that watch this one.
+    watchers: Watchers,
 }
 
 /// An epoll instance.
@@ -111,12 +115,25 @@ impl Item {
         new
     }
 
-    fn watch(self: &Arc<Self>, mode: Mode) {
+    /// Takes the item off the ready list, if it is there.
+    fn unlist(self: &Arc<Self>, epoll: &Shared) {
+        let mut ready = epoll.ready.lock();
+        if let Some(at) = ready.iter().position(|listed| Arc::ptr_eq(listed, self)) {
+            ready.remove(at);
+            // From here on a wake lists the item again.
+            self.listed.store(false, Ordering::Release);
+        }
+    }
+
+    /// Joins the file's wait queue, for the events that are asked for; leaves it first, if it was there for others.
+    fn watch(self: &Arc<Self>) {
+        let (wanted, mode, _) = self.wanted_events();
         let waker = Waker::from(self.clone());
         let file = Watched(self.file.clone());
         let exclusive = mode.contains(Mode::EXCLUSIVE);
-        let registration = WaitQueue::register_owned(file, Events::all(), exclusive, &waker);
-        *self.registration.lock() = Some(registration);
+        let registration = WaitQueue::register_owned(file, with_synonyms(wanted), exclusive, &waker);
+        let former = self.registration.lock().replace(registration);
+        drop(former);
     }
 
     /// Takes the item out of its file's wait queue, which holds the item.
@@ -150,8 +167,16 @@ impl CloseHook for Shared {
 }
 
 impl Shared {
-    fn forget(&self, item: &Arc<Item>) {
+    /// Stops watching for an item that is none any more.
+    fn detach(&self, item: &Item) {
         item.unwatch();
+        if let Some(inner) = as_epoll(&*item.file) {
+            inner.shared.watchers.leave(self);
+        }
+    }
+
+    fn forget(&self, item: &Arc<Item>) {
+        self.detach(item);
         self.ready.lock().retain(|listed| !Arc::ptr_eq(listed, item));
     }
 }
@@ -161,6 +186,14 @@ fn key_of(fd: i32, file: &Arc<OpenFile>) -> Key {
 }
 
 impl Epoll {
+    /// What every operation of epoll_ctl(2) wants of the file it is about.
+    ///
+    /// # Errors
+    /// `EPERM` for files that are always ready.
+    pub fn check_target(file: &OpenFile) -> Result<(), Errno> {
+        file.file.wait_queue().map(drop).ok_or(Errno::EPERM)
+    }
+
     /// An instance that watches nothing.
     pub fn new() -> Self {
         Self {
@@ -168,6 +201,7 @@ impl Epoll {
                 items: SpinLock::new(BTreeMap::new()),
                 ready: SpinLock::new(VecDeque::new()),
                 queue: WaitQueue::new(),
+                watchers: Watchers::default(),
             }),
         }
     }
@@ -175,17 +209,22 @@ impl Epoll {
     /// Watches the open file `file` under the number `fd`.
     ///
     /// # Errors
-    /// `EPERM` for files that are always ready; `EEXIST`; `ELOOP` for instances that would watch each other in a circle or too deep;
-    /// `EINVAL` for an instance that would watch itself, and for flags that exclude each other; `ENOMEM`.
+    /// `EEXIST`; `ELOOP` for instances that would watch each other in a circle or too deep; `EINVAL` for `EPOLLEXCLUSIVE` with
+    /// flags or files that it does not go with; `ENOMEM`.
     pub fn add(&self, fd: i32, file: &Arc<OpenFile>, event: Event) -> Result<(), Errno> {
-        self.check_target(file)?;
-        let mode = Mode::from_bits_truncate(event.events);
-        let exclusive_with = Events::IN | Events::OUT | Events::ERR | Events::HUP;
-        let beside =
-            event.events & !(exclusive_with.bits() | (Mode::EXCLUSIVE | Mode::EDGE | Mode::WAKEUP).bits());
-        if mode.contains(Mode::EXCLUSIVE) && beside != 0 {
+        let inner = as_epoll(&*file.file);
+        if Mode::from_bits_truncate(event.events).contains(Mode::EXCLUSIVE)
+            && (inner.is_some() || event.events & !EXCLUSIVE_OK != 0)
+        {
             return Err(Errno::EINVAL);
         }
+        match inner {
+            Some(inner) => nesting::join(&self.shared, &inner.shared, || self.insert(fd, file, event)),
+            None => self.insert(fd, file, event),
+        }
+    }
+
+    fn insert(&self, fd: i32, file: &Arc<OpenFile>, event: Event) -> Result<(), Errno> {
         let key = key_of(fd, file);
         let item = Arc::new(Item {
             key,
@@ -204,67 +243,56 @@ impl Epoll {
         let room = items.len() + 1 - ready.len().min(items.len());
         ready.try_reserve(room).map_err(|_| Errno::ENOMEM)?;
         drop(ready);
-        items.insert(key, item.clone());
-        drop(items);
         let hook: Weak<dyn CloseHook> = Arc::downgrade(&self.shared) as _;
         file.on_close(hook)?;
-        item.watch(mode);
+        items.insert(key, item.clone());
+        // Under the lock, so that an item that is removed at once does not stay in the queue.
+        item.watch();
+        drop(items);
         self.look_at(&item);
         Ok(())
-    }
-
-    fn check_target(&self, file: &Arc<OpenFile>) -> Result<(), Errno> {
-        if file.file.wait_queue().is_none() {
-            return Err(Errno::EPERM);
-        }
-        match (&*file.file as &dyn Any).downcast_ref::<Epoll>() {
-            Some(other) if Arc::ptr_eq(&other.shared, &self.shared) => Err(Errno::EINVAL),
-            Some(other) if other.reaches(&self.shared, MAX_NESTING) => Err(Errno::ELOOP),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether this instance watches `target`, directly or through others, or others deeper than `depth`.
-    fn reaches(&self, target: &Arc<Shared>, depth: usize) -> bool {
-        if depth == 0 {
-            return true;
-        }
-        let watched: Vec<_> = self.shared.items.lock().values().map(|item| item.file.clone()).collect();
-        watched
-            .iter()
-            .filter_map(|file| (&**file as &dyn Any).downcast_ref::<Epoll>())
-            .any(|epoll| Arc::ptr_eq(&epoll.shared, target) || epoll.reaches(target, depth - 1))
     }
 
     /// Changes what is asked of a watched descriptor.
     ///
     /// # Errors
-    /// `ENOENT` when it is not watched; `EINVAL` when it is watched exclusively, or was to be.
+    /// `EINVAL` when it is watched exclusively, or was to be; `ENOENT` when it is not watched.
     pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, event: Event) -> Result<(), Errno> {
-        let items = self.shared.items.lock();
-        let item = items.get(&key_of(fd, file)).cloned().ok_or(Errno::ENOENT)?;
-        drop(items);
-        let mode = Mode::from_bits_truncate(event.events);
-        if mode.contains(Mode::EXCLUSIVE) || item.wanted_events().1.contains(Mode::EXCLUSIVE) {
+        if Mode::from_bits_truncate(event.events).contains(Mode::EXCLUSIVE) {
             return Err(Errno::EINVAL);
         }
+        let items = self.shared.items.lock();
+        let item = items.get(&key_of(fd, file)).ok_or(Errno::ENOENT)?;
+        if item.wanted_events().1.contains(Mode::EXCLUSIVE) {
+            return Err(Errno::EINVAL);
+        }
+        let item = item.clone();
         *item.wanted.lock() = with_errors(event);
+        // Under the lock, as in `insert`.
+        item.watch();
+        drop(items);
         self.look_at(&item);
         Ok(())
     }
 
-    /// Stops watching a descriptor. `ENOENT` when it is not watched.
+    /// Stops watching a descriptor.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not watched.
     pub fn remove(&self, fd: i32, file: &Arc<OpenFile>) -> Result<(), Errno> {
         let item = self.shared.items.lock().remove(&key_of(fd, file)).ok_or(Errno::ENOENT)?;
         self.shared.forget(&item);
         Ok(())
     }
 
-    /// Lists an item that is ready now, though nothing has happened since it was added or changed.
-    fn look_at(&self, item: &Arc<Item>) {
-        if !item.poll().is_empty() && item.list(&self.shared) {
+    /// Lists an item that is ready now, though no wake has said so since it was added, changed, or taken off the list.
+    /// Whether it is ready.
+    fn look_at(&self, item: &Arc<Item>) -> bool {
+        let ready = !item.poll().is_empty();
+        if ready && item.list(&self.shared) {
             self.shared.queue.wake(Events::IN);
         }
+        ready
     }
 
     /// Gives up to `max` events to `deliver`, with their index. Returns their number, 0 when nothing is ready.
@@ -309,18 +337,43 @@ impl Epoll {
     }
 }
 
+/// What may stand beside `EPOLLEXCLUSIVE`.
+const EXCLUSIVE_OK: u32 = Events::IN.bits()
+    | Events::OUT.bits()
+    | Events::ERR.bits()
+    | Events::HUP.bits()
+    | Mode::EXCLUSIVE.union(Mode::EDGE).union(Mode::WAKEUP).bits();
+
+fn as_epoll(file: &dyn File) -> Option<&Epoll> {
+    (file as &dyn Any).downcast_ref()
+}
+
+/// `events`, and those that files use in place of one of them when they tell of a change.
+fn with_synonyms(events: Events) -> Events {
+    const SAME: [Events; 2] = [Events::IN.union(Events::RDNORM), Events::OUT.union(Events::WRNORM)];
+    SAME.into_iter()
+        .filter(|same| events.intersects(*same))
+        .fold(events | Events::ERR | Events::HUP, |all, same| all | same)
+}
+
 fn with_errors(event: Event) -> Event {
     Event { events: event.events | (Events::ERR | Events::HUP).bits(), ..event }
 }
 
 impl File for Epoll {
     fn poll(&self) -> Events {
-        let ready: Vec<_> = self.shared.ready.lock().iter().cloned().collect();
-        if ready.iter().any(|item| !item.poll().is_empty()) {
-            Events::IN | Events::RDNORM
-        } else {
-            Events::empty()
+        let listed: Vec<_> = self.shared.ready.lock().iter().cloned().collect();
+        for item in listed {
+            if !item.poll().is_empty() {
+                return Events::IN | Events::RDNORM;
+            }
+            // Off the list, so that the next wake is noticed. What happened since the look above was not: look again.
+            item.unlist(&self.shared);
+            if self.look_at(&item) {
+                return Events::IN | Events::RDNORM;
+            }
         }
+        Events::empty()
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
@@ -340,7 +393,7 @@ impl Drop for Epoll {
     fn drop(&mut self) {
         let items = core::mem::take(&mut *self.shared.items.lock());
         // An item in a wait queue holds itself.
-        items.values().for_each(|item| item.unwatch());
+        items.values().for_each(|item| self.shared.detach(item));
         let ready = core::mem::take(&mut *self.shared.ready.lock());
         drop(ready);
     }
@@ -436,7 +489,8 @@ mod tests {
         assert_eq!(epoll.modify(5, &file, event(IN, 0)), Err(Errno::ENOENT));
         let memory = memfs::anonymous_file_for_tests();
         let regular = OpenFile::new(memory, OpenFlags::RDWR);
-        assert_eq!(epoll.add(6, &regular, event(IN, 0)), Err(Errno::EPERM));
+        assert_eq!(Epoll::check_target(&regular), Err(Errno::EPERM));
+        assert_eq!(Epoll::check_target(&file), Ok(()));
     }
 
     #[test]
@@ -453,19 +507,33 @@ mod tests {
     }
 
     #[test]
-    fn instances_watch_each_other_but_not_in_circles() {
-        let make = || OpenFile::new(Arc::new(Epoll::new()), OpenFlags::RDWR);
-        let (outer, inner, file) = (make(), make(), counter(1));
-        let as_epoll = |file: &Arc<OpenFile>| {
-            let any: Arc<dyn Any + Send + Sync> = file.file.clone();
-            any.downcast::<Epoll>().unwrap()
-        };
-        as_epoll(&outer).add(1, &inner, event(IN, 1)).unwrap();
-        assert_eq!(as_epoll(&inner).add(2, &outer, event(IN, 2)), Err(Errno::ELOOP));
-        assert_eq!(as_epoll(&inner).add(2, &inner, event(IN, 2)), Err(Errno::EINVAL));
-        assert_eq!(collect(&as_epoll(&outer)), []);
-        as_epoll(&inner).add(3, &file, event(IN, 3)).unwrap();
-        assert_eq!(collect(&as_epoll(&outer)), [event(IN, 1)]);
+    fn edge_triggered_items_are_told_only_of_what_they_ask_for() {
+        let epoll = Epoll::new();
+        let ends = pipe::create().map(|end| OpenFile::new(end, OpenFlags::RDWR));
+        let [reader, writer] = &ends;
+        epoll.add(3, reader, event(IN | Mode::EDGE.bits(), 7)).unwrap();
+        writer.file.write(0, &mut WriteBuf::kernel(b"xyz")).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 7)]);
+        // A read makes room, which is an event of the writing end.
+        reader.file.read(0, &mut ReadBuf::kernel(&mut [0])).unwrap();
+        assert_eq!(collect(&epoll), []);
+        epoll.modify(3, reader, event(OUT | Mode::EDGE.bits(), 8)).unwrap();
+        epoll.modify(3, reader, event(IN | Mode::EDGE.bits(), 9)).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 9)]);
+        writer.file.write(0, &mut WriteBuf::kernel(b"x")).unwrap();
+        assert_eq!(collect(&epoll), [event(IN, 9)]);
+    }
+
+    #[test]
+    fn exclusive_items_have_their_own_rules() {
+        let (epoll, file) = (Epoll::new(), counter(1));
+        let exclusive = IN | Mode::EXCLUSIVE.bits();
+        let set = OpenFile::new(Arc::new(Epoll::new()), OpenFlags::RDWR);
+        assert_eq!(epoll.add(4, &set, event(exclusive, 0)), Err(Errno::EINVAL));
+        assert_eq!(epoll.add(3, &file, event(exclusive | Mode::ONESHOT.bits(), 0)), Err(Errno::EINVAL));
+        assert_eq!(epoll.add(3, &file, event(exclusive, 0)), Ok(()));
+        assert_eq!(epoll.modify(3, &file, event(IN, 0)), Err(Errno::EINVAL));
+        assert_eq!(epoll.modify(5, &file, event(exclusive, 0)), Err(Errno::EINVAL));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::errno::Errno;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+const MICROSECONDS_PER_SECOND: i64 = 1_000_000;
 
 /// `struct timespec`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -57,6 +58,16 @@ impl Timeval {
         Timespec { seconds: self.seconds, nanoseconds }.nanoseconds()
     }
 
+    /// With whole seconds among the microseconds counted as seconds: select(2) takes more than a second of them.
+    ///
+    /// # Errors
+    /// `EINVAL` when the seconds overflow.
+    pub fn carried(self) -> Result<Self, Errno> {
+        let seconds =
+            self.seconds.checked_add(self.microseconds / MICROSECONDS_PER_SECOND).ok_or(Errno::EINVAL)?;
+        Ok(Self { seconds, microseconds: self.microseconds % MICROSECONDS_PER_SECOND })
+    }
+
     /// From nanoseconds, cut to microseconds.
     pub fn from_nanoseconds(nanoseconds: u64) -> Self {
         let Timespec { seconds, nanoseconds } = Timespec::from_nanoseconds(nanoseconds);
@@ -86,6 +97,17 @@ mod tests {
         for microseconds in [-1, 1_000_000, i64::MAX, i64::MIN] {
             assert_eq!(Timeval { seconds: 0, microseconds }.nanoseconds(), Err(Errno::EINVAL));
         }
+    }
+
+    #[test]
+    fn microseconds_may_be_carried_to_the_seconds() {
+        let carried = |seconds, microseconds| {
+            Timeval { seconds, microseconds }.carried().and_then(Timeval::nanoseconds)
+        };
+        assert_eq!(carried(1, 2_500_000), Ok(3_500_000_000));
+        assert_eq!(carried(1, -1_000_000), Ok(0));
+        assert_eq!(carried(0, -1), Err(Errno::EINVAL));
+        assert_eq!(carried(i64::MAX, 1_000_000), Err(Errno::EINVAL));
     }
 
     #[test]

@@ -129,10 +129,27 @@ pub async fn ppoll(
     mask: UserPtr<u64>,
     mask_size: usize,
 ) -> SysResult {
-    let timeout = read_timeout(c, timeout)?;
+    let limit = read_timeout(c, timeout)?;
     let masked = begin_mask(c, mask, mask_size)?;
-    let result = poll_until(c, fds, count, deadline_after(timeout)).await;
-    end_mask(c, masked, result)
+    let deadline = deadline_after(limit);
+    let result = poll_until(c, fds, count, deadline).await;
+    let result = end_mask(c, masked, result);
+    tell_time_left(deadline, result, |left| timeout.write(&c.space, &Timespec::from_nanoseconds(left)))
+}
+
+/// Has `store` put the time that is left in place of the timeout, as Linux does, unless there was none. A call whose timeout
+/// cannot be changed is not made again: it would wait too long.
+fn tell_time_left(
+    deadline: Option<u64>,
+    result: SysResult,
+    store: impl FnOnce(u64) -> Result<(), Errno>,
+) -> SysResult {
+    let Some(deadline @ 1..) = deadline else { return result };
+    let stored = store(deadline.saturating_sub(arch::now()));
+    match result {
+        Err(Errno::ERESTARTNOHAND) if stored.is_err() => Err(Errno::EINTR),
+        result => result,
+    }
 }
 
 async fn poll_until(
@@ -202,15 +219,10 @@ pub async fn select(
     except: UserPtr<u64>,
     timeout: UserPtr<Timeval>,
 ) -> SysResult {
-    let limit = timeout.non_null().map(|timeout| timeout.read(&c.space)?.nanoseconds()).transpose()?;
-    let deadline = deadline_after(limit);
+    let limit = timeout.non_null().map(|timeout| timeout.read(&c.space)?.carried()?.nanoseconds());
+    let deadline = deadline_after(limit.transpose()?);
     let result = select_until(c, count, [read, write, except], deadline).await;
-    if let (Some(timeout), Some(limit)) = (timeout.non_null(), limit) {
-        // Linux stores the time that is left.
-        let left = deadline.filter(|_| limit > 0).map_or(0, |deadline| deadline.saturating_sub(arch::now()));
-        timeout.write(&c.space, &Timeval::from_nanoseconds(left))?;
-    }
-    result
+    tell_time_left(deadline, result, |left| timeout.write(&c.space, &Timeval::from_nanoseconds(left)))
 }
 
 /// The last argument of pselect6(2).
@@ -231,13 +243,15 @@ pub async fn pselect6(
     timeout: UserPtr<Timespec>,
     mask: UserPtr<SelectMask>,
 ) -> SysResult {
-    let timeout = read_timeout(c, timeout)?;
+    let limit = read_timeout(c, timeout)?;
     let mask = mask.non_null().map(|mask| mask.read(&c.space)).transpose()?;
     let mask = mask.unwrap_or(SelectMask { address: 0, size: 8 });
     let pointer = UserPtr::new(crate::memory::VirtAddr::new(mask.address));
     let masked = begin_mask(c, pointer, mask.size as usize)?;
-    let result = select_until(c, count, [read, write, except], deadline_after(timeout)).await;
-    end_mask(c, masked, result)
+    let deadline = deadline_after(limit);
+    let result = select_until(c, count, [read, write, except], deadline).await;
+    let result = end_mask(c, masked, result);
+    tell_time_left(deadline, result, |left| timeout.write(&c.space, &Timespec::from_nanoseconds(left)))
 }
 
 async fn select_until(
@@ -326,7 +340,9 @@ fn begin_mask(c: &Caller<'_>, mask: UserPtr<u64>, size: usize) -> Result<bool, E
 /// Ends what [`begin_mask`] began: after an interruption the mask stays until the handler has been chosen.
 fn end_mask(c: &Caller<'_>, masked: bool, result: SysResult) -> SysResult {
     if masked {
-        c.thread.end_temporary_mask(matches!(result, Err(error) if error.is_restart()));
+        // The calls on epoll instances are never made again, so an interruption is already `EINTR`.
+        let interrupted = |error: Errno| error.is_restart() || error == Errno::EINTR;
+        c.thread.end_temporary_mask(result.is_err_and(interrupted));
     }
     result
 }
@@ -362,7 +378,11 @@ pub fn epoll_ctl(
     let files = c.thread.files();
     let owner = files.get(epoll)?;
     let file = files.get(fd)?;
+    Epoll::check_target(&file)?;
     let epoll = as_epoll(&owner)?;
+    if Arc::ptr_eq(&owner, &file) {
+        return Err(Errno::EINVAL);
+    }
     match (operation, event) {
         (EPOLL_CTL_ADD, Some(event)) => epoll.add(fd, &file, event)?,
         (EPOLL_CTL_MOD, Some(event)) => epoll.modify(fd, &file, event)?,
@@ -452,5 +472,36 @@ async fn epoll_wait_until(
         Err(Errno::EAGAIN) => Ok(0),
         Err(Errno::ERESTARTSYS) => Err(Errno::EINTR),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_told_unless_there_was_none_to_lose() {
+        let told = |deadline, result| {
+            let mut left = None;
+            let result = tell_time_left(deadline, result, |time| {
+                left = Some(time);
+                Ok(())
+            });
+            (result, left)
+        };
+        assert_eq!(told(Some(1), Ok(3)), (Ok(3), Some(0)));
+        let (result, left) = told(Some(arch::now() + 60_000_000_000), Err(Errno::ERESTARTNOHAND));
+        assert_eq!(
+            (result, left.map(|left| left > 50_000_000_000)),
+            (Err(Errno::ERESTARTNOHAND), Some(true))
+        );
+        assert_eq!((told(None, Ok(1)), told(Some(0), Ok(0))), ((Ok(1), None), (Ok(0), None)));
+    }
+
+    #[test]
+    fn a_call_that_cannot_tell_the_time_left_is_not_made_again() {
+        let refused = |result| tell_time_left(Some(1), result, |_| Err(Errno::EFAULT));
+        assert_eq!(refused(Err(Errno::ERESTARTNOHAND)), Err(Errno::EINTR));
+        assert_eq!(refused(Ok(2)), Ok(2));
     }
 }
