@@ -227,6 +227,14 @@ impl Memory<'_> {
     }
 }
 
+/// How far a transfer has come: to go back to, when what was moved since does not count.
+#[derive(Clone, Copy)]
+pub struct Position {
+    segment: usize,
+    within: usize,
+    done: usize,
+}
+
 /// Position in a list of user ranges.
 struct Cursor<'a> {
     memory: Memory<'a>,
@@ -309,6 +317,26 @@ macro_rules! buffer_methods {
             }
         }
 
+        /// How far it has come.
+        pub fn position(&self) -> Position {
+            match &self.inner {
+                Inner::User(cursor) => {
+                    Position { segment: cursor.segment, within: cursor.within, done: cursor.done }
+                }
+                Inner::Kernel { done, .. } => Position { segment: 0, within: 0, done: *done },
+            }
+        }
+
+        /// Goes back to where it was: what was moved since counts as not moved. A fault stays to be resolved.
+        pub fn rewind(&mut self, to: Position) {
+            match &mut self.inner {
+                Inner::User(cursor) => {
+                    (cursor.segment, cursor.within, cursor.done) = (to.segment, to.within, to.done);
+                }
+                Inner::Kernel { done, .. } => *done = to.done,
+            }
+        }
+
         /// Bytes still to move.
         pub fn remaining(&self) -> usize {
             self.len() - self.done()
@@ -378,6 +406,16 @@ impl<'a> ReadBuf<'a> {
                 len
             }
         }
+    }
+
+    /// Appends `data` as a whole or, where it does not fit or faults, not at all: for what is read as one.
+    pub fn push_whole(&mut self, data: &[u8]) -> bool {
+        let start = self.position();
+        let whole = self.push(data) == data.len();
+        if !whole {
+            self.rewind(start);
+        }
+        whole
     }
 
     /// Appends up to `len` zero bytes. Returns their number.
@@ -458,6 +496,30 @@ mod tests {
         assert_eq!(buf.pull(&mut out), 3);
         assert_eq!((buf.pull(&mut out), &out[..2]), (2, &b"yz"[..]));
         assert_eq!(buf.remaining(), 0);
+    }
+
+    #[test]
+    fn what_was_moved_can_be_taken_back() {
+        let mut bytes = [0; 5];
+        let mut buf = ReadBuf::kernel(&mut bytes);
+        assert!(buf.push_whole(b"abc"));
+        assert!(!buf.push_whole(b"def"));
+        assert_eq!((buf.done(), buf.push_whole(b"de"), buf.remaining()), (3, true, 0));
+
+        let mut out = [0; 3];
+        let mut buf = WriteBuf::kernel(b"vwxyz");
+        let start = buf.position();
+        assert_eq!(buf.pull(&mut out), 3);
+        buf.rewind(start);
+        assert_eq!((buf.remaining(), buf.pull(&mut out), &out), (5, 3, b"vwx"));
+
+        let segments = [IoVec { base: 0x1000, len: 2 }, IoVec { base: 0x3000, len: 4 }];
+        let mut buf = WriteBuf::vectors(&segments);
+        assert_eq!(buf.skip(1), 1);
+        let middle = buf.position();
+        assert_eq!(buf.skip(4), 4);
+        buf.rewind(middle);
+        assert_eq!((buf.done(), buf.skip(9), buf.remaining()), (1, 5, 0));
     }
 
     #[test]

@@ -21,6 +21,25 @@ impl EventFd {
     }
 }
 
+impl EventFd {
+    /// Adds what the next eight bytes of `buf` say.
+    fn add(&self, buf: &mut WriteBuf<'_>) -> SysResult {
+        let mut bytes = [0; 8];
+        if buf.pull(&mut bytes) < bytes.len() {
+            return Err(Errno::EFAULT);
+        }
+        let added = u64::from_ne_bytes(bytes);
+        if added == u64::MAX {
+            return Err(Errno::EINVAL);
+        }
+        let mut count = self.count.lock();
+        *count = count.checked_add(added).filter(|&sum| sum < u64::MAX).ok_or(Errno::EAGAIN)?;
+        drop(count);
+        self.queue.wake(Events::IN);
+        Ok(bytes.len())
+    }
+}
+
 impl File for EventFd {
     fn read(&self, _offset: u64, buf: &mut ReadBuf<'_>) -> SysResult {
         if buf.remaining() < 8 {
@@ -31,8 +50,7 @@ impl File for EventFd {
             return Err(Errno::EAGAIN);
         }
         let taken = if self.semaphore { 1 } else { *count };
-        // A fault in the middle of the eight bytes takes nothing.
-        if buf.push(&taken.to_ne_bytes()) < 8 {
+        if !buf.push_whole(&taken.to_ne_bytes()) {
             return Err(Errno::EFAULT);
         }
         *count -= taken;
@@ -45,25 +63,13 @@ impl File for EventFd {
         if buf.remaining() < 8 {
             return Err(Errno::EINVAL);
         }
-        let mut count = self.count.lock();
-        if *count == u64::MAX - 1 {
-            return Err(Errno::EAGAIN);
+        // What is not added counts as not written: the bytes may have to be taken again.
+        let start = buf.position();
+        let result = self.add(buf);
+        if result.is_err() {
+            buf.rewind(start);
         }
-        let mut bytes = [0; 8];
-        if buf.pull(&mut bytes) < 8 {
-            return Err(Errno::EFAULT);
-        }
-        let added = u64::from_ne_bytes(bytes);
-        if added == u64::MAX {
-            return Err(Errno::EINVAL);
-        }
-        match count.checked_add(added).filter(|&sum| sum < u64::MAX) {
-            Some(sum) => *count = sum,
-            None => return Err(Errno::EAGAIN),
-        }
-        drop(count);
-        self.queue.wake(Events::IN);
-        Ok(8)
+        result
     }
 
     fn poll(&self) -> Events {
@@ -120,5 +126,16 @@ mod tests {
         assert_eq!(write(&counter, 1), Err(Errno::EAGAIN));
         assert_eq!(counter.poll(), Events::IN | Events::RDNORM);
         assert_eq!(counter.write(0, &mut WriteBuf::kernel(&[0; 7])), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn what_is_refused_counts_as_not_written() {
+        let counter = EventFd::new(3, false);
+        for (value, error) in [(u64::MAX, Errno::EINVAL), (u64::MAX - 2, Errno::EAGAIN)] {
+            let bytes = value.to_ne_bytes();
+            let mut buf = WriteBuf::kernel(&bytes);
+            assert_eq!((counter.write(0, &mut buf), buf.done()), (Err(error), 0));
+        }
+        assert_eq!(read(&counter), Ok(3));
     }
 }

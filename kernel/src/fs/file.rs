@@ -109,6 +109,11 @@ pub trait File: Any + Send + Sync {
         None
     }
 
+    /// `O_DIRECT` is set or cleared (`F_SETFL`). `EINVAL` for files whose data is not pages, and that are no pipes.
+    fn set_direct(&self, on: bool) -> Result<(), Errno> {
+        if on && self.pages().is_none() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
     /// Bytes that a pipe holds (`F_GETPIPE_SZ`); `None` for what is no pipe.
     fn pipe_size(&self) -> Option<usize> {
         None

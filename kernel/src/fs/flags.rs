@@ -24,9 +24,9 @@ bitflags::bitflags! {
         const DSYNC = 0o1_0000;
         /// `SIGIO` when ready.
         const ASYNC = 0o2_0000;
-        /// Bypass of a page cache.
+        /// Bypass of a page cache; of a pipe: packets.
         const DIRECT = 0o4_0000;
-        /// Large files: always.
+        /// Large files: set in every file that has been opened by its name.
         const LARGEFILE = 0o10_0000;
         /// Must be a directory.
         const DIRECTORY = 0o20_0000;

@@ -31,5 +31,5 @@ pub fn create(name: &[u8], uid: u32, gid: u32, sealable: bool) -> Result<Arc<Ope
     let seals = if sealable { 0 } else { SEAL_SEAL };
     let inode = shelf.fs.unnamed(label, uid, gid, 0o777, seals)?;
     let location = Location { mount: shelf.mount.clone(), node: inode.clone() };
-    OpenFile::at(inode, OpenFlags::RDWR, location)
+    OpenFile::at(inode, OpenFlags::RDWR | OpenFlags::LARGEFILE, location)
 }

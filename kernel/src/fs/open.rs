@@ -158,7 +158,8 @@ pub fn open_location(
         check_access(view, &location, flags, truncate)?;
     }
     let file = location.node.clone().open(flags)?;
-    let open = OpenFile::at(file, flags, location)?;
+    // Every program is one for large files, and what it opens says so.
+    let open = OpenFile::at(file, flags | OpenFlags::LARGEFILE, location)?;
     if truncate {
         open.location().map_or(Ok(()), |location| truncate_at(location, 0))?;
     }

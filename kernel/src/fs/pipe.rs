@@ -1,17 +1,20 @@
 //! Pipes and FIFOs (pipe(7), fifo(7)).
 //!
-//! A [`Pipe`] is a ring of bytes with counted readers and writers; a [`PipeEnd`] is the file by which one of them uses it. A FIFO keeps
+//! A [`Pipe`] is a [`Content`] with counted readers and writers; a [`PipeEnd`] is the file by which one of them uses it. A FIFO keeps
 //! its pipe in its inode while somebody has it open.
 
+mod content;
+
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::node::Node;
-use super::ring::Ring;
 use super::{File, FileType, OpenFlags, Stat, anon};
 use crate::errno::{Errno, SysResult};
 use crate::sched::{Events, WaitQueue};
 use crate::sync::SpinLock;
 use crate::uaccess::{ReadBuf, UserPtr, WriteBuf};
+use content::Content;
 
 /// Writes of up to so many bytes are not interleaved with others (`PIPE_BUF`).
 pub const ATOMIC_WRITE: usize = 4096;
@@ -21,7 +24,7 @@ pub const DEFAULT_SIZE: usize = 65_536;
 pub const MAX_SIZE: usize = 1 << 20;
 
 struct State {
-    ring: Ring,
+    content: Content,
     readers: usize,
     writers: usize,
     /// How often each end was opened: a blocking open of a FIFO waits for the other count to grow.
@@ -42,13 +45,15 @@ pub struct PipeEnd {
     writes: bool,
     /// The other end's opens when this one was opened without a partner; `None` if it need not wait.
     waits_after: Option<u64>,
+    /// What it writes are packets (`O_DIRECT`).
+    packets: AtomicBool,
     stat: Stat,
 }
 
 impl Pipe {
     fn new() -> Arc<Self> {
-        let ring = Ring::new(DEFAULT_SIZE);
-        let state = State { ring, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
+        let content = Content::new();
+        let state = State { content, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
         Arc::new(Self { state: SpinLock::new(state), queue: WaitQueue::new() })
     }
 
@@ -65,7 +70,7 @@ impl Pipe {
         state.writer_opens += u64::from(writes);
         drop(state);
         self.queue.wake(Events::IN | Events::OUT);
-        PipeEnd { pipe: self.clone(), reads, writes, waits_after, stat }
+        PipeEnd { pipe: self.clone(), reads, writes, waits_after, packets: AtomicBool::new(false), stat }
     }
 }
 
@@ -79,8 +84,11 @@ pub fn create() -> [Arc<dyn File>; 2] {
 /// Opens the FIFO `node`: for [`special::register_fifo`](super::special::register_fifo).
 ///
 /// # Errors
-/// `ENXIO` for a non-blocking open for writing that nobody reads from.
+/// `ENXIO` for a non-blocking open for writing that nobody reads from; `EINVAL` for one with `O_DIRECT`, which only fcntl(2) can set.
 pub fn open_fifo(node: &dyn Node, flags: OpenFlags) -> Result<Arc<dyn File>, Errno> {
+    if flags.contains(OpenFlags::DIRECT) {
+        return Err(Errno::EINVAL);
+    }
     let mut slot = node.slot().ok_or(Errno::ENXIO)?.lock();
     let kept = slot.clone().and_then(|any| any.downcast::<alloc::sync::Weak<Pipe>>().ok());
     let pipe = kept.and_then(|weak| weak.upgrade()).unwrap_or_else(|| {
@@ -102,20 +110,46 @@ pub fn open_fifo(node: &dyn Node, flags: OpenFlags) -> Result<Arc<dyn File>, Err
 impl PipeEnd {
     /// Copies bytes of the pipe to `buf` and leaves them there: tee(2). `EAGAIN` while there are none; 0 at the end.
     pub fn peek(&self, buf: &mut ReadBuf<'_>) -> SysResult {
-        let state = self.pipe.state.lock();
+        let mut state = self.pipe.state.lock();
         if !self.reads {
             return Err(Errno::EBADF);
         }
-        match state.ring.is_empty() {
+        match state.content.is_empty() {
             true if state.writers == 0 => Ok(0),
             true => Err(Errno::EAGAIN),
-            false => Ok(state.ring.peek(buf)),
+            false => Ok(state.content.peek(buf)),
         }
+    }
+
+    /// As a read, but nothing is lost of a packet that `buf` has no room for: splice(2).
+    pub fn take(&self, buf: &mut ReadBuf<'_>) -> SysResult {
+        self.read_with(buf, Content::take)
+    }
+
+    fn read_with(
+        &self,
+        buf: &mut ReadBuf<'_>,
+        read: impl FnOnce(&mut Content, &mut ReadBuf<'_>) -> SysResult,
+    ) -> SysResult {
+        if buf.remaining() == 0 {
+            return Ok(0);
+        }
+        let mut state = self.pipe.state.lock();
+        if state.content.is_empty() {
+            return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        let moved = read(&mut state.content, buf)?;
+        let writable = state.content.room() >= ATOMIC_WRITE;
+        drop(state);
+        if writable {
+            self.pipe.queue.wake(Events::OUT | Events::WRNORM);
+        }
+        Ok(moved)
     }
 
     /// Puts back what was read last and could not be passed on. It may exceed the pipe's size for once.
     pub fn unread(&self, bytes: &[u8]) -> Result<(), Errno> {
-        self.pipe.state.lock().ring.unread(bytes)?;
+        self.pipe.state.lock().content.unread(bytes)?;
         self.pipe.queue.wake(Events::IN | Events::RDNORM);
         Ok(())
     }
@@ -128,47 +162,39 @@ impl PipeEnd {
     /// `EAGAIN` unless a write would move something, or fail.
     pub fn write_ready(&self) -> Result<(), Errno> {
         let state = self.pipe.state.lock();
-        if state.readers > 0 && state.ring.free() < ATOMIC_WRITE { Err(Errno::EAGAIN) } else { Ok(()) }
+        if state.readers > 0 && state.content.room() < ATOMIC_WRITE { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 }
 
 impl File for PipeEnd {
     fn read(&self, _offset: u64, buf: &mut ReadBuf<'_>) -> SysResult {
-        if buf.remaining() == 0 {
-            return Ok(0);
-        }
-        let mut state = self.pipe.state.lock();
-        if state.ring.is_empty() {
-            return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
-        }
-        let moved = state.ring.read_to(buf)?;
-        let writable = state.ring.free() >= ATOMIC_WRITE || state.ring.is_empty();
-        drop(state);
-        if writable {
-            self.pipe.queue.wake(Events::OUT | Events::WRNORM);
-        }
-        Ok(moved)
+        self.read_with(buf, Content::read)
     }
 
     fn write(&self, _offset: u64, buf: &mut WriteBuf<'_>) -> SysResult {
+        // Nothing goes even into a pipe that nobody reads.
+        if buf.remaining() == 0 {
+            return Ok(0);
+        }
         let mut state = self.pipe.state.lock();
         if state.readers == 0 {
             return Err(Errno::EPIPE);
         }
-        if buf.remaining() == 0 {
-            return Ok(0);
-        }
-        let whole = buf.remaining() <= ATOMIC_WRITE && buf.done() == 0;
-        if state.ring.free() == 0 || (whole && state.ring.free() < buf.remaining()) {
-            return Err(Errno::EAGAIN);
-        }
-        let moved = state.ring.write_from(buf)?;
+        let moved = if self.packets.load(Ordering::Relaxed) {
+            state.content.write_packets(buf)?
+        } else {
+            let whole = buf.remaining() <= ATOMIC_WRITE && buf.done() == 0;
+            state.content.write(buf, whole)?
+        };
         drop(state);
         self.pipe.queue.wake(Events::IN | Events::RDNORM);
         Ok(moved)
     }
 
     fn reopen(&self, flags: OpenFlags) -> Result<Arc<dyn File>, Errno> {
+        if flags.contains(OpenFlags::DIRECT) {
+            return Err(Errno::EINVAL);
+        }
         let mut end = self.pipe.open(flags.readable(), flags.writable(), self.stat);
         end.waits_after = None;
         Ok(Arc::new(end))
@@ -185,11 +211,11 @@ impl File for PipeEnd {
         let state = self.pipe.state.lock();
         let mut events = Events::empty();
         if self.reads {
-            events.set(Events::IN | Events::RDNORM, !state.ring.is_empty());
+            events.set(Events::IN | Events::RDNORM, !state.content.is_empty());
             events.set(Events::HUP, state.writers == 0 && state.writer_opens > 0);
         }
         if self.writes {
-            events.set(Events::OUT | Events::WRNORM, state.ring.free() >= ATOMIC_WRITE);
+            events.set(Events::OUT | Events::WRNORM, state.content.room() >= ATOMIC_WRITE);
             events.set(Events::ERR, state.readers == 0);
         }
         events
@@ -202,15 +228,20 @@ impl File for PipeEnd {
     fn ioctl(&self, thread: &crate::process::Thread, request: u32, argument: u64) -> SysResult {
         match request {
             linux_raw_sys::ioctl::FIONREAD => {
-                let len = self.pipe.state.lock().ring.len() as i32;
+                let len = self.pipe.state.lock().content.len() as i32;
                 UserPtr::new(crate::memory::VirtAddr::new(argument)).write(&thread.space(), &len).map(|()| 0)
             }
             _ => Err(Errno::ENOTTY),
         }
     }
 
+    fn set_direct(&self, on: bool) -> Result<(), Errno> {
+        self.packets.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn pipe_size(&self) -> Option<usize> {
-        Some(self.pipe.state.lock().ring.capacity())
+        Some(self.pipe.state.lock().content.capacity())
     }
 
     fn set_pipe_size(&self, bytes: usize) -> SysResult {
@@ -218,7 +249,7 @@ impl File for PipeEnd {
             return Err(Errno::EPERM);
         }
         let size = bytes.max(ATOMIC_WRITE).next_power_of_two();
-        self.pipe.state.lock().ring.set_capacity(size)?;
+        self.pipe.state.lock().content.set_capacity(size)?;
         self.pipe.queue.wake(Events::OUT);
         Ok(size)
     }
@@ -275,6 +306,7 @@ mod tests {
         let [reader, writer] = create();
         drop(reader);
         assert_eq!(write(&*writer, b"x"), Err(Errno::EPIPE));
+        assert_eq!(write(&*writer, b""), Ok(0));
         assert!(writer.poll().contains(Events::ERR));
     }
 
@@ -314,6 +346,21 @@ mod tests {
         assert_eq!(read(&*reader, 1), Ok(b"x".to_vec()));
         drop(again);
         assert_eq!(read(&*reader, 1), Ok(vec![]));
+    }
+
+    #[test]
+    fn packets_are_what_the_writing_end_says() {
+        let [reader, writer] = create();
+        writer.set_direct(true).unwrap();
+        write(&*writer, b"one").unwrap();
+        write(&*writer, b"two").unwrap();
+        assert_eq!((read(&*reader, 10), read(&*reader, 2)), (Ok(b"one".to_vec()), Ok(b"tw".to_vec())));
+        assert_eq!(reader.poll(), Events::empty());
+        writer.set_direct(false).unwrap();
+        write(&*writer, b"one").unwrap();
+        write(&*writer, b"two").unwrap();
+        assert_eq!(read(&*reader, 10), Ok(b"onetwo".to_vec()));
+        assert_eq!(reader.reopen(OpenFlags::DIRECT).err(), Some(Errno::EINVAL));
     }
 
     #[test]

@@ -73,12 +73,12 @@ impl Ring {
         (&self.bytes[self.head..self.head + first], &self.bytes[..len - first])
     }
 
-    /// Appends as much of `buf` as fits, up to a piece in which the copy faults. Returns the number of bytes.
+    /// Appends as much of `buf` as fits, at most `limit` bytes, up to a piece in which the copy faults. Returns the number of bytes.
     ///
     /// # Errors
     /// `EFAULT` when nothing could be copied; `ENOMEM` when there is no memory to grow.
-    pub fn write_from(&mut self, buf: &mut WriteBuf<'_>) -> Result<usize, Errno> {
-        let wanted = buf.remaining().min(self.free());
+    pub fn write_from(&mut self, buf: &mut WriteBuf<'_>, limit: usize) -> Result<usize, Errno> {
+        let wanted = buf.remaining().min(self.free()).min(limit);
         self.make_room(self.len + wanted)?;
         let mut moved = 0;
         while moved < wanted {
@@ -102,12 +102,13 @@ impl Ring {
         if copied < first { copied } else { copied + buf.pull(&mut self.bytes[..len - first]) }
     }
 
-    /// Moves content to `buf`, as much as there is, up to a piece in which the copy faults. Returns the number of bytes.
+    /// Moves content to `buf`, as much as there is, at most `limit` bytes, up to a piece in which the copy faults. Returns
+    /// the number of bytes.
     ///
     /// # Errors
     /// `EFAULT` when nothing could be copied.
-    pub fn read_to(&mut self, buf: &mut ReadBuf<'_>) -> Result<usize, Errno> {
-        let wanted = buf.remaining().min(self.len);
+    pub fn read_to(&mut self, buf: &mut ReadBuf<'_>, limit: usize) -> Result<usize, Errno> {
+        let wanted = buf.remaining().min(self.len).min(limit);
         let mut moved = 0;
         while moved < wanted {
             let piece = (wanted - moved).min(PIECE);
@@ -116,13 +117,8 @@ impl Ring {
                 buf.take_back(copied);
                 break;
             }
-            self.len -= piece;
-            self.head = (self.head + piece) % self.bytes.len();
+            self.discard(piece);
             moved += piece;
-        }
-        if self.len == 0 {
-            // An empty ring starts over, so that most transfers are in one piece.
-            self.head = 0;
         }
         if moved == 0 && wanted > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
@@ -134,9 +130,21 @@ impl Ring {
         if copied < first.len() { copied } else { copied + buf.push(second) }
     }
 
-    /// Copies content to `buf` and leaves it. Returns the number of bytes.
-    pub fn peek(&self, buf: &mut ReadBuf<'_>) -> usize {
-        self.copy_to(buf, buf.remaining().min(self.len))
+    /// Forgets the first `len` bytes, of at least as many.
+    pub fn discard(&mut self, len: usize) {
+        self.len -= len;
+        // An empty ring starts over, so that most transfers are in one piece.
+        self.head = if self.len == 0 { 0 } else { (self.head + len) % self.bytes.len() };
+    }
+
+    /// Forgets the last `len` bytes, of at least as many.
+    pub fn take_back(&mut self, len: usize) {
+        self.len -= len;
+    }
+
+    /// Copies content to `buf`, at most `limit` bytes, and leaves it. Returns the number of bytes.
+    pub fn peek(&self, buf: &mut ReadBuf<'_>, limit: usize) -> usize {
+        self.copy_to(buf, buf.remaining().min(self.len).min(limit))
     }
 
     /// Puts `bytes` in front of the content, beyond the capacity if need be.
@@ -178,12 +186,12 @@ mod tests {
             for (write, len) in steps {
                 if write {
                     let data: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(7); next }).collect();
-                    let taken = ring.write_from(&mut WriteBuf::kernel(&data)).unwrap();
+                    let taken = ring.write_from(&mut WriteBuf::kernel(&data), usize::MAX).unwrap();
                     prop_assert_eq!(taken, len.min(10_000 - model.len()));
                     model.extend(&data[..taken]);
                 } else {
                     let mut out = vec![0; len];
-                    let given = ring.read_to(&mut ReadBuf::kernel(&mut out)).unwrap();
+                    let given = ring.read_to(&mut ReadBuf::kernel(&mut out), usize::MAX).unwrap();
                     let expected: Vec<u8> = model.drain(..len.min(model.len())).collect();
                     prop_assert_eq!(&out[..given], &expected[..]);
                 }
@@ -195,7 +203,7 @@ mod tests {
     #[test]
     fn shrinking_below_the_content_is_refused() {
         let mut ring = Ring::new(8192);
-        ring.write_from(&mut WriteBuf::kernel(&[1; 5000])).unwrap();
+        ring.write_from(&mut WriteBuf::kernel(&[1; 5000]), usize::MAX).unwrap();
         assert_eq!(ring.set_capacity(4096), Err(Errno::EBUSY));
         assert_eq!(ring.set_capacity(5000), Ok(()));
         assert_eq!(ring.free(), 0);

@@ -125,7 +125,7 @@ impl File for TimerFd {
         if state.expired == 0 {
             return Err(Errno::EAGAIN);
         }
-        if buf.push(&state.expired.to_ne_bytes()) < 8 {
+        if !buf.push_whole(&state.expired.to_ne_bytes()) {
             return Err(Errno::EFAULT);
         }
         state.expired = 0;

@@ -18,12 +18,16 @@ pub fn pipe(c: &mut Caller<'_>, fds: UserPtr<[i32; 2]>) -> SysResult {
     pipe2(c, fds, 0)
 }
 
-/// pipe2(2). `O_DIRECT` (packet mode) is refused as Linux refuses unknown flags.
+/// pipe2(2). With `O_DIRECT`, which only the writing end shows, what is written are packets.
 pub fn pipe2(c: &mut Caller<'_>, fds: UserPtr<[i32; 2]>, flags: u32) -> SysResult {
-    let flags = known(flags, OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)?;
+    let flags = known(flags, OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT)?;
     let [reader, writer] = pipes::create();
-    let status = flags & OpenFlags::NONBLOCK;
-    let ends = [OpenFile::new(reader, status), OpenFile::new(writer, status | OpenFlags::WRONLY)];
+    writer.set_direct(flags.contains(OpenFlags::DIRECT))?;
+    let status = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
+    let ends = [
+        OpenFile::new(reader, status - OpenFlags::DIRECT),
+        OpenFile::new(writer, status | OpenFlags::WRONLY),
+    ];
     let files = c.thread.files();
     let numbers = files.insert_pair(ends, flags.contains(OpenFlags::CLOEXEC))?;
     fds.write(&c.space, &numbers).inspect_err(|_| {

@@ -88,7 +88,7 @@ pub async fn fcntl(c: &mut Caller<'_>, fd: i32, command: u32, argument: u64) -> 
         F_DUPFD_CLOEXEC => return Ok(files.insert_from(argument as u32, file, true)? as usize),
         F_GETFD => return Ok(files.cloexec(fd)?.into()),
         F_SETFD => return files.set_cloexec(fd, argument & 1 != 0).map(|()| 0),
-        F_GETFL => return Ok((file.flags() | OpenFlags::LARGEFILE).bits() as usize),
+        F_GETFL => return Ok(file.flags().bits() as usize),
         _ if file.flags().contains(OpenFlags::PATH) => return Err(Errno::EBADF),
         _ => {}
     }
@@ -109,6 +109,7 @@ pub async fn fcntl(c: &mut Caller<'_>, fd: i32, command: u32, argument: u64) -> 
 }
 
 fn set_flags(file: &OpenFile, flags: OpenFlags) -> SysResult {
+    file.file.set_direct(flags.contains(OpenFlags::DIRECT))?;
     file.set_flags(flags);
     Ok(0)
 }

@@ -10,7 +10,7 @@ use linux_raw_sys::net as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Caller;
-use super::transfer::{SEGMENTS_MAX, check_range, check_segments};
+use super::transfer::{SEGMENTS_MAX, check_range, check_segments, send_broken_pipe};
 use crate::arch;
 use crate::errno::{Errno, SysResult};
 use crate::fs::{OpenFile, OpenFlags};
@@ -20,7 +20,6 @@ use crate::net::socket::message::{self, ControlWriter, FILES_MAX, PeerCredential
 use crate::net::socket::{Control, Kind, MessageFlags, Outgoing, Received, Socket, SocketAddress, option};
 use crate::net::tcp::Shutdown;
 use crate::process::block::block_on;
-use crate::process::signal::{Signal, SignalInfo};
 use crate::sched::Events;
 use crate::uaccess::{self, IoVec, ReadBuf, UserPtr, WriteBuf};
 
@@ -474,8 +473,7 @@ async fn send(
     match result {
         Err(_) if sent > 0 => Ok(sent),
         Err(Errno::EPIPE) if !flags.contains(MessageFlags::NOSIGNAL) && socket.is_stream() => {
-            // A full queue cannot refuse a signal of the kernel's.
-            let _ = c.thread.send_signal(SignalInfo::kernel(Signal::PIPE));
+            send_broken_pipe(c.thread);
             Err(Errno::EPIPE)
         }
         result => result,

@@ -1,4 +1,4 @@
-//! System calls that move bytes through pipes: splice, tee.
+//! System calls that move bytes through pipes: splice, tee. Of packets they pass the bytes on, one packet a call, not the bounds.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -106,10 +106,9 @@ async fn move_piece(
     }
     let source = pipe(from.file());
     let read = match source {
-        Some(_) => {
-            let file = from.file();
-            let mut attempt = || file.file.read(0, &mut ReadBuf::kernel(bytes));
-            wait(thread, file, Events::IN, nonblocking, &mut attempt).await?
+        Some(source) => {
+            let mut attempt = || source.take(&mut ReadBuf::kernel(bytes));
+            wait(thread, from.file(), Events::IN, nonblocking, &mut attempt).await?
         }
         None => from.read(thread, bytes).await?,
     };

@@ -10,7 +10,7 @@ use crate::fs::memfs::TRANSFER_MAX;
 use crate::memory::{AddressSpace, VirtAddr};
 use crate::process::Thread;
 use crate::process::block::block_on;
-use crate::process::signal::{Signal, SignalInfo};
+use crate::process::signal::{SI_USER, Signal, SignalInfo};
 use crate::sched::{self, Events};
 use crate::uaccess::{IoVec, ReadBuf, WriteBuf, is_user_range};
 
@@ -163,10 +163,16 @@ pub fn write_once(thread: &Thread, file: &OpenFile, buf: &mut WriteBuf<'_>) -> S
 
 fn raise_broken_pipe(thread: &Thread, result: SysResult) -> SysResult {
     if result == Err(Errno::EPIPE) {
-        // A full signal queue cannot refuse a signal of the kernel's that is not queued.
-        let _ = thread.send_signal(SignalInfo::kernel(Signal::PIPE));
+        send_broken_pipe(thread);
     }
     result
+}
+
+/// `SIGPIPE`, which says that the thread has sent it itself.
+pub(super) fn send_broken_pipe(thread: &Thread) {
+    let info = SignalInfo::user(Signal::PIPE, SI_USER, thread.process().pid(), thread.credentials().uid);
+    // A standard signal is never refused.
+    let _ = thread.send_signal(info);
 }
 
 #[cfg(test)]
