@@ -38,6 +38,7 @@ pub mod proc;
 mod pseudo;
 mod ring;
 pub mod setup;
+pub mod signalfd;
 pub mod special;
 pub mod stat;
 pub mod sys;

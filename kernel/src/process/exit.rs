@@ -81,6 +81,7 @@ pub(super) fn release_memory(thread: &Thread, space: &Arc<AddressSpace>) {
 
 fn end_process(process: &Arc<Process>, last: &Thread) {
     process.stop_timers();
+    process.delete_timers();
     if process.sid() == process.pid() {
         disassociate_terminal(process);
     }

@@ -14,8 +14,9 @@ use super::cpu_limit::CpuLimit;
 use super::exec::Image;
 use super::interval_timer::IntervalTimers;
 use super::limits::{Limit, Limits, Resource};
+use super::posix_timer::PosixTimers;
 use super::session::{ControllingTerminal, Session};
-use super::signal::{Pending, Signal, SignalActions};
+use super::signal::{Listeners, Pending, Signal, SignalActions};
 use super::status::ExitStatus;
 use super::thread::{Thread, attention};
 use super::usage::Totals;
@@ -44,6 +45,9 @@ pub struct Process {
     accounts: SpinLock<Accounts>,
     pub(super) timers: IntervalTimers,
     pub(super) cpu_limit: CpuLimit,
+    pub(super) posix_timers: PosixTimers,
+    /// Told of each signal.
+    pub(super) listeners: Listeners,
     /// What the parent is sent when this ends, 0 for nothing.
     pub(super) exit_signal: AtomicI32,
     /// `PR_SET_CHILD_SUBREAPER`
@@ -153,6 +157,8 @@ impl Process {
             accounts: SpinLock::new(Accounts::default()),
             timers: IntervalTimers::default(),
             cpu_limit: CpuLimit::default(),
+            posix_timers: PosixTimers::default(),
+            listeners: Listeners::default(),
             exit_signal: AtomicI32::new(exit_signal.map_or(0, Signal::number)),
             is_subreaper: AtomicBool::new(false),
             dumpable: AtomicI32::new(1),

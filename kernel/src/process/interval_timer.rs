@@ -84,7 +84,7 @@ fn expire_real(process: &Process, alarm: &Arc<Alarm>) {
 }
 
 /// The first expiry after `now` of a timer that expired at `deadline`.
-fn next_expiry(deadline: u64, interval: u64, now: u64) -> Option<u64> {
+pub(super) fn next_expiry(deadline: u64, interval: u64, now: u64) -> Option<u64> {
     if interval == 0 {
         return None;
     }

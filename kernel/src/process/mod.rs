@@ -7,7 +7,7 @@
 //! - A thread waits in [`block`] only; [`futex`] waits for words of memory.
 //! - [`signal`]: sets, queues, actions, sending and taking. `stop.rs`: job control.
 //! - `clone.rs`, [`exec`], `exit.rs`, `wait.rs` and `init.rs` are the way from birth to reaping.
-//! - `limits.rs`, `credentials.rs`, `usage.rs`, `interval_timer.rs`, `scheduling.rs`: what processes have besides.
+//! - `limits.rs`, `credentials.rs`, `usage.rs`, `interval_timer.rs`, `posix_timer.rs`, `scheduling.rs`: what processes have besides.
 //!
 //! The system calls on all this are in `syscall/{process,signal,futex,time,credentials,sched,misc}.rs`. Above are system calls and
 //! /proc; below are memory, files and the scheduler. What those do for processes without being below comes through [`hooks`].
@@ -32,6 +32,7 @@ mod limits;
 pub mod memory;
 mod oom;
 pub mod pidfd;
+pub mod posix_timer;
 mod registry;
 pub(crate) mod robust;
 pub(crate) mod run;

@@ -75,6 +75,30 @@ impl Timeval {
     }
 }
 
+/// `struct itimerspec`
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ItimerSpec {
+    interval: Timespec,
+    value: Timespec,
+}
+
+impl ItimerSpec {
+    /// The interval and the value, as nanoseconds.
+    ///
+    /// # Errors
+    /// As [`Timespec::nanoseconds`].
+    pub fn nanoseconds(self) -> Result<(u64, u64), Errno> {
+        Ok((self.interval.nanoseconds()?, self.value.nanoseconds()?))
+    }
+
+    /// From nanoseconds.
+    pub fn from_nanoseconds(interval: u64, value: u64) -> Self {
+        let [interval, value] = [interval, value].map(Timespec::from_nanoseconds);
+        Self { interval, value }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,16 @@
-//! Pipes, event counters and timers behind descriptors: pipe(2), eventfd(2), timerfd_create(2).
+//! Pipes, event counters, timers and signals behind descriptors: pipe(2), eventfd(2), timerfd_create(2), signalfd(2).
 
 use alloc::sync::Arc;
 use core::any::Any;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
 use super::Caller;
-use super::clock::Timespec;
+use super::clock::ItimerSpec;
 use crate::errno::{Errno, SysResult};
 use crate::fs::eventfd::EventFd;
+use crate::fs::signalfd::SignalFd;
 use crate::fs::timerfd::{Setting, TimerFd};
 use crate::fs::{File, OpenFile, OpenFlags, pipe as pipes};
+use crate::process::signal::SignalSet;
 use crate::uaccess::UserPtr;
 
 /// pipe(2).
@@ -78,21 +78,6 @@ pub fn timerfd_create(c: &mut Caller<'_>, clock: i32, flags: u32) -> SysResult {
     insert(c, Arc::new(TimerFd::new(realtime)), flags)
 }
 
-/// `struct itimerspec`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct ItimerSpec {
-    interval: Timespec,
-    value: Timespec,
-}
-
-impl From<Setting> for ItimerSpec {
-    fn from(setting: Setting) -> Self {
-        let [interval, value] = [setting.interval, setting.value].map(Timespec::from_nanoseconds);
-        Self { interval, value }
-    }
-}
-
 const TFD_TIMER_ABSTIME: u32 = 1;
 /// The wall clock of nrk is not set after boot, so there is nothing to be cancelled on.
 const TFD_TIMER_CANCEL_ON_SET: u32 = 2;
@@ -112,12 +97,12 @@ pub fn timerfd_settime(
     if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
     }
-    let new = new.read(&c.space)?;
-    let setting = Setting { interval: new.interval.nanoseconds()?, value: new.value.nanoseconds()? };
+    let (interval, value) = new.read(&c.space)?.nanoseconds()?;
+    let setting = Setting { interval, value };
     let file = c.thread.files().get(fd)?;
     let before = as_timer(&file)?.set(setting, flags & TFD_TIMER_ABSTIME != 0);
     if let Some(old) = old.non_null() {
-        old.write(&c.space, &before.into())?;
+        old.write(&c.space, &ItimerSpec::from_nanoseconds(before.interval, before.value))?;
     }
     Ok(0)
 }
@@ -125,6 +110,28 @@ pub fn timerfd_settime(
 /// timerfd_gettime(2).
 pub fn timerfd_gettime(c: &mut Caller<'_>, fd: i32, current: UserPtr<ItimerSpec>) -> SysResult {
     let file = c.thread.files().get(fd)?;
-    current.write(&c.space, &as_timer(&file)?.get().into())?;
+    let now = as_timer(&file)?.get();
+    current.write(&c.space, &ItimerSpec::from_nanoseconds(now.interval, now.value))?;
     Ok(0)
+}
+
+/// signalfd(2) without flags.
+pub fn signalfd(c: &mut Caller<'_>, fd: i32, mask: UserPtr<u64>, size: usize) -> SysResult {
+    signalfd4(c, fd, mask, size, 0)
+}
+
+/// signalfd(2). A descriptor that is there gets the new set, and keeps its flags.
+pub fn signalfd4(c: &mut Caller<'_>, fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) -> SysResult {
+    if size != size_of::<u64>() {
+        return Err(Errno::EINVAL);
+    }
+    let set = SignalSet::from_bits(mask.read(&c.space)?).minus(SignalSet::UNBLOCKABLE);
+    let flags = known(flags, OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)?;
+    if fd == -1 {
+        return insert(c, Arc::new(SignalFd::new(set)), flags);
+    }
+    let file = c.thread.files().get(fd)?;
+    let signals: &SignalFd = (&*file.file as &dyn Any).downcast_ref().ok_or(Errno::EINVAL)?;
+    signals.set_signals(set);
+    Ok(fd as usize)
 }

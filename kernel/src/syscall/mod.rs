@@ -28,6 +28,7 @@ mod socket;
 mod splice;
 mod table;
 mod time;
+mod timer;
 mod transfer;
 
 pub use table::{dispatch, dispatch_now, name};

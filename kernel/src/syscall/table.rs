@@ -273,6 +273,11 @@ system_calls! {
     217 => dir::getdents64(fd, buffer, size);
     218 => process::set_tid_address(address);
     221 => file::fadvise64(fd, offset, len, advice);
+    222 => timer::timer_create(clock, event, created);
+    223 => timer::timer_settime(id, flags, new, old);
+    224 => timer::timer_gettime(id, current);
+    225 => timer::timer_getoverrun(id);
+    226 => timer::timer_delete(id);
     227 => time::clock_settime(clock, time);
     228 => time::clock_gettime(clock, time);
     229 => time::clock_getres(clock, resolution);
@@ -308,12 +313,14 @@ system_calls! {
     277 => file::sync_file_range(fd, offset, len, flags);
     280 => meta::utimensat(fd, path, times, flags);
     281 => [async] poll::epoll_pwait(epoll, events, max, timeout, mask, mask_size);
+    282 => event::signalfd(fd, mask, size);
     283 => event::timerfd_create(clock, flags);
     284 => event::eventfd(initial);
     285 => file::fallocate(fd, mode, offset, len);
     286 => event::timerfd_settime(fd, flags, new, old);
     287 => event::timerfd_gettime(fd, current);
     288 => [async] socket::accept4(fd, address, length, flags);
+    289 => event::signalfd4(fd, mask, size, flags);
     290 => event::eventfd2(initial, flags);
     291 => poll::epoll_create1(flags);
     292 => fd::dup3(old, new, flags);

@@ -251,6 +251,7 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     let files = own_files(thread)?;
     become_only_thread(thread).await?;
     let process = thread.process();
+    process.delete_timers();
     release_memory(thread, &caller.space);
     prepared.space.activate();
     caller.space = prepared.space.clone();

@@ -10,6 +10,7 @@
 
 mod action;
 pub mod info;
+mod listen;
 pub mod mask;
 mod pending;
 mod receive;
@@ -17,7 +18,8 @@ mod send;
 mod set;
 
 pub use action::{Action, ActionFlags, DEFAULT, IGNORE, SignalActions};
-pub use info::{SI_KERNEL, SI_TKILL, SI_USER, SignalInfo};
+pub use info::{SI_KERNEL, SI_TKILL, SI_USER, SIGNALFD_INFO_SIZE, SignalInfo};
+pub use listen::Listeners;
 pub use mask::{AlternateStack, MaskChange};
 pub use pending::{Pending, QueueFull};
 pub use receive::Received;

@@ -1,15 +1,30 @@
 //! Signals that were sent but not delivered yet.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
+use super::super::posix_timer::PosixTimer;
 use super::{Signal, SignalInfo, SignalSet};
+
+/// An instance of a signal.
+struct Instance {
+    info: SignalInfo,
+    /// The timer that sent it, and goes on when it is taken.
+    timer: Option<Arc<PosixTimer>>,
+}
+
+impl Instance {
+    fn is_of(&self, timer: &PosixTimer) -> bool {
+        self.timer.as_ref().is_some_and(|own| core::ptr::eq(&**own, timer))
+    }
+}
 
 /// The pending signals of a thread, or those of a process that any of its threads may take.
 #[derive(Default)]
 pub struct Pending {
     set: SignalSet,
-    /// In the order of arrival. Standard signals have at most one entry each.
-    queue: VecDeque<SignalInfo>,
+    /// In the order of arrival. Standard signals have at most one entry each, and one more for each timer.
+    queue: VecDeque<Instance>,
 }
 
 /// A real-time signal could not be queued: `EAGAIN`.
@@ -45,7 +60,7 @@ impl Pending {
             return Ok(());
         }
         if self.queue.len() < limit && self.queue.try_reserve(1).is_ok() {
-            self.queue.push_back(info);
+            self.queue.push_back(Instance { info, timer: None });
         } else if signal.is_real_time() && info.is_from_user() && info.code() != super::SI_USER {
             return Err(QueueFull);
         }
@@ -53,29 +68,78 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes the next signal outside `blocked`: those that the thread's own instructions caused, then by number.
-    pub fn take(&mut self, blocked: SignalSet) -> Option<SignalInfo> {
+    /// Adds the signal of a timer, which has no other pending: it is bounded by the number of timers, and never merged. Whether there
+    /// was memory for it.
+    pub fn push_timer(&mut self, info: SignalInfo, timer: &Arc<PosixTimer>) -> bool {
+        if self.queue.try_reserve(1).is_err() {
+            return false;
+        }
+        self.queue.push_back(Instance { info, timer: Some(timer.clone()) });
+        self.set.insert(info.signal());
+        true
+    }
+
+    /// The next signal outside `blocked`: those that the thread's own instructions caused, then by number. Where its oldest instance is.
+    fn find(&self, blocked: SignalSet) -> Option<(Signal, Option<usize>)> {
         let ready = self.set.minus(blocked);
         let signal = ready.intersection(SignalSet::SYNCHRONOUS).first().or_else(|| ready.first())?;
-        Some(self.take_signal(signal))
+        Some((signal, self.queue.iter().position(|instance| instance.info.signal() == signal)))
     }
 
-    fn take_signal(&mut self, signal: Signal) -> SignalInfo {
-        let position = self.queue.iter().position(|info| info.signal() == signal);
-        let info = position.and_then(|at| self.queue.remove(at));
-        if !self.queue.iter().any(|info| info.signal() == signal) {
+    /// What [`take`](Self::take) would take now.
+    pub fn next(&self, blocked: SignalSet) -> Option<SignalInfo> {
+        let (signal, at) = self.find(blocked)?;
+        let instance = at.and_then(|at| self.queue.get(at));
+        Some(instance.map_or(particulars_lost(signal), |instance| match &instance.timer {
+            Some(timer) => instance.info.with_overrun(timer.overrun_so_far()),
+            None => instance.info,
+        }))
+    }
+
+    /// Takes the next signal outside `blocked`. A timer that sent it goes on.
+    pub fn take(&mut self, blocked: SignalSet) -> Option<SignalInfo> {
+        let (signal, at) = self.find(blocked)?;
+        let instance = at.and_then(|at| self.queue.remove(at));
+        self.forget_unless_queued(signal);
+        Some(instance.map_or(particulars_lost(signal), |instance| match instance.timer {
+            Some(timer) => instance.info.with_overrun(timer.signal_taken()),
+            None => instance.info,
+        }))
+    }
+
+    fn forget_unless_queued(&mut self, signal: Signal) {
+        if !self.queue.iter().any(|instance| instance.info.signal() == signal) {
             self.set.remove(signal);
         }
-        info.unwrap_or(SignalInfo::user(signal, super::SI_USER, 0, 0))
     }
 
-    /// Forgets the pending instances of `signals`.
+    /// Forgets the pending instances of `signals`. Timers that sent them go on.
     pub fn discard(&mut self, signals: SignalSet) {
-        if !self.set.intersection(signals).is_empty() {
-            self.set = self.set.minus(signals);
-            self.queue.retain(|info| !signals.contains(info.signal()));
+        if self.set.intersection(signals).is_empty() {
+            return;
+        }
+        self.set = self.set.minus(signals);
+        self.queue.retain(|instance| {
+            let stays = !signals.contains(instance.info.signal());
+            if let Some(timer) = instance.timer.as_ref().filter(|_| !stays) {
+                timer.signal_dropped();
+            }
+            stays
+        });
+    }
+
+    /// Forgets what `timer`, which has been set anew or deleted, has sent.
+    pub fn discard_timer(&mut self, timer: &PosixTimer) {
+        let Some(at) = self.queue.iter().position(|instance| instance.is_of(timer)) else { return };
+        if let Some(instance) = self.queue.remove(at) {
+            self.forget_unless_queued(instance.info.signal());
         }
     }
+}
+
+/// What is told of a signal for which there was no place in the queue.
+fn particulars_lost(signal: Signal) -> SignalInfo {
+    SignalInfo::user(signal, super::SI_USER, 0, 0)
 }
 
 #[cfg(test)]

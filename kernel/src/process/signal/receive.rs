@@ -100,14 +100,29 @@ impl Thread {
         self.blocked().contains(signal) || self.process().actions().get(signal).handler == IGNORE
     }
 
-    /// Takes one signal of `wanted`, blocked or not: rt_sigtimedwait(2), signalfd(2).
+    /// Takes one signal of `wanted`, blocked or not: rt_sigtimedwait(2).
     pub fn take_signal_of(&self, wanted: SignalSet) -> Option<SignalInfo> {
+        let mut taken = None;
+        self.offer_signal(wanted, |info| {
+            taken = Some(*info);
+            true
+        });
+        taken
+    }
+
+    /// Shows one signal of `wanted`, blocked or not, to `accept`, which says whether it is taken or stays pending: signalfd(2).
+    /// Returns what that said, `None` when there is no such signal. `accept` runs under locks.
+    pub fn offer_signal(&self, wanted: SignalSet, accept: impl FnOnce(&SignalInfo) -> bool) -> Option<bool> {
         let mut group = self.process().group();
         let mut own = self.signals.lock();
         let others = SignalSet::from_bits(!wanted.bits()).union(SignalSet::UNBLOCKABLE);
-        let info = own.pending.take(others).or_else(|| group.shared.take(others));
-        self.update_attention(&group, &own);
-        info
+        let from = if own.pending.next(others).is_some() { &mut own.pending } else { &mut group.shared };
+        let accepted = accept(&from.next(others)?);
+        if accepted {
+            from.take(others);
+            self.update_attention(&group, &own);
+        }
+        Some(accepted)
     }
 }
 
@@ -216,6 +231,20 @@ mod tests {
         assert!(thread.take_signal_of(usr1).is_none());
         send(&process, Signal::USR1);
         assert_eq!(thread.take_signal_of(usr1).unwrap().signal(), Signal::USR1);
+        assert!(thread.pending().is_empty());
+    }
+
+    #[test]
+    fn a_signal_that_is_not_accepted_stays() {
+        let process = process();
+        let thread = process.leader().unwrap();
+        let usr1 = SignalSet::of(&[Signal::USR1]);
+        thread.change_mask(MaskChange::Block, usr1);
+        assert_eq!(thread.offer_signal(usr1, |_| true), None);
+        send(&process, Signal::USR1);
+        assert_eq!(thread.offer_signal(usr1, |_| false), Some(false));
+        assert_eq!(thread.pending(), usr1);
+        assert_eq!(thread.offer_signal(usr1, |info| info.signal() == Signal::USR1), Some(true));
         assert!(thread.pending().is_empty());
     }
 

@@ -4,9 +4,10 @@ use alloc::sync::Arc;
 
 use super::super::group::{Process, ThreadGroup};
 use super::super::limits::Resource;
+use super::super::posix_timer::PosixTimer;
 use super::super::status::ExitStatus;
 use super::super::thread::{Thread, attention};
-use super::{Action, DEFAULT, DefaultAction, QueueFull, Signal, SignalInfo, SignalSet};
+use super::{Action, DEFAULT, DefaultAction, Pending, QueueFull, Signal, SignalInfo, SignalSet};
 use crate::errno::Errno;
 
 impl Process {
@@ -15,7 +16,27 @@ impl Process {
     /// # Errors
     /// `EAGAIN` when a program queues a real-time signal beyond `RLIMIT_SIGPENDING`.
     pub fn send_signal(&self, info: SignalInfo) -> Result<(), Errno> {
-        self.post(None, info)
+        self.post(None, info, None).map(drop)
+    }
+
+    /// Sends the signal of `timer` to the process, or to `target` alone. Whether it is pending now; if not, it has come to nothing.
+    pub(in super::super) fn send_timer_signal(
+        &self,
+        target: Option<&Thread>,
+        info: SignalInfo,
+        timer: &Arc<PosixTimer>,
+    ) -> bool {
+        self.post(target, info, Some(timer)).unwrap_or(false)
+    }
+
+    /// Forgets the signal that `timer` has sent, if it is pending.
+    pub(in super::super) fn discard_timer_signal(&self, timer: &PosixTimer) {
+        let mut group = self.group();
+        group.shared.discard_timer(timer);
+        for thread in &group.threads {
+            thread.signals.lock().pending.discard_timer(timer);
+        }
+        update_all(&group);
     }
 
     /// sigaction(2): sets the action for `signal`, and forgets pending instances if they come to nothing under it.
@@ -25,26 +46,36 @@ impl Process {
         if action.ignores(signal) {
             let mut group = self.group();
             discard(&mut group, SignalSet::of(&[signal]));
-            for thread in &group.threads {
-                let own = thread.signals.lock();
-                thread.update_attention(&group, &own);
-            }
+            update_all(&group);
         }
         former
     }
 
-    fn post(&self, target: Option<&Thread>, info: SignalInfo) -> Result<(), Errno> {
+    /// Sends `info`, to `target` alone if there is one, for `timer` if it is one's. Whether it is pending then.
+    fn post(
+        &self,
+        target: Option<&Thread>,
+        info: SignalInfo,
+        timer: Option<&Arc<PosixTimer>>,
+    ) -> Result<bool, Errno> {
         let signal = info.signal();
         let mut group = self.group();
-        let Some(first) = group.threads.first().cloned() else { return Ok(()) };
+        let Some(first) = group.threads.first().cloned() else { return Ok(false) };
         if group.exit.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let continued = self.settle_stops(&mut group, signal);
-        let result = self.enqueue(&mut group, target.unwrap_or(&first), target.is_some(), info);
+        let push = |pending: &mut Pending, limit| match timer {
+            Some(timer) => Ok(pending.push_timer(info, timer)),
+            None => pending.push(info, limit).map(|()| true),
+        };
+        let result = self.enqueue(&mut group, target.unwrap_or(&first), target.is_some(), signal, push);
         drop(group);
         if continued {
             self.report_continued();
+        }
+        if result == Ok(true) {
+            self.tell_listeners();
         }
         result
     }
@@ -69,29 +100,30 @@ impl Process {
         group: &mut ThreadGroup,
         target: &Thread,
         targeted: bool,
-        info: SignalInfo,
-    ) -> Result<(), Errno> {
-        let signal = info.signal();
+        signal: Signal,
+        push: impl FnOnce(&mut Pending, usize) -> Result<bool, QueueFull>,
+    ) -> Result<bool, Errno> {
         if self.drops(target, signal) {
-            return Ok(());
+            return Ok(false);
         }
         if signal == Signal::KILL {
             group.begin_exit(ExitStatus::Killed(signal));
-            return Ok(());
+            return Ok(false);
         }
         let limit = self.rlimit(Resource::PendingSignals).soft as usize;
         if targeted {
-            target.signals.lock().pending.push(info, limit)?;
+            let pushed = push(&mut target.signals.lock().pending, limit)?;
             if !target.blocked().contains(signal) {
                 target.notify(attention::SIGNAL);
             }
+            Ok(pushed)
         } else {
-            group.shared.push(info, limit)?;
+            let pushed = push(&mut group.shared, limit)?;
             if let Some(taker) = group.threads.iter().find(|thread| !thread.blocked().contains(signal)) {
                 taker.notify(attention::SIGNAL);
             }
+            Ok(pushed)
         }
-        Ok(())
     }
 
     /// Whether `signal` comes to nothing: it is ignored, or would end the first process, and is not blocked (a blocked one stays
@@ -116,6 +148,14 @@ fn discard(group: &mut ThreadGroup, signals: SignalSet) {
     }
 }
 
+/// After pending signals have been forgotten.
+fn update_all(group: &ThreadGroup) {
+    for thread in &group.threads {
+        let own = thread.signals.lock();
+        thread.update_attention(group, &own);
+    }
+}
+
 impl ThreadGroup {
     /// Lets a stopped process go on. Whether it was stopped.
     pub(in super::super) fn resume(&mut self) -> bool {
@@ -137,7 +177,7 @@ impl Thread {
     /// # Errors
     /// As [`Process::send_signal`].
     pub fn send_signal(&self, info: SignalInfo) -> Result<(), Errno> {
-        self.process().post(Some(self), info)
+        self.process().post(Some(self), info, None).map(drop)
     }
 
     /// Sends a signal that the thread cannot do without: its own instruction caused it. If it is blocked or ignored, the

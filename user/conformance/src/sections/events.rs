@@ -14,7 +14,7 @@ use crate::transcript::{Transcript, ok};
 section!("events":
     eventfd_counter, eventfd_semaphore, eventfd_limits, eventfd_blocks, eventfd_poll, eventfd_errors,
     timerfd_once, timerfd_repeats, timerfd_absolute, timerfd_gettime, timerfd_blocks, timerfd_errors,
-    signalfd_reads, signalfd_many, signalfd_errors,
+    signalfd_reads, signalfd_many, signalfd_errors, signalfd_wakes, signalfd_tells,
 );
 
 fn get(fd: i32) -> Result<u64, Errno> {
@@ -218,4 +218,42 @@ fn signalfd_errors(t: Transcript) {
     let fd = signalfd(&[SIGUSR1], libc::SFD_NONBLOCK);
     t.say("short read", sys!(read, fd, &mut [0_u8; 100], 100));
     t.say("old call", ok(sys!(signalfd, -1, &0_u64, 8)));
+}
+
+fn signalfd_wakes(t: Transcript) {
+    let fd = signalfd(&[SIGUSR1], 0);
+    let set = must(sys!(epoll_create1, 0));
+    let event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 5 };
+    must(sys!(epoll_ctl, set, libc::EPOLL_CTL_ADD, fd, &event));
+    let mut events = [libc::epoll_event::zeroed(); 4];
+    t.say("quiet", sys!(epoll_wait, set, &mut events, 4, 0));
+    let parent = must(sys!(getpid));
+    let child = Child::spawn(|| must(sys!(kill, parent, SIGUSR1)));
+    t.say("who waits for many", sys!(epoll_wait, set, &mut events, 4, -1));
+    t.say("data", events[0].u64);
+    t.say("is ready", polled(fd));
+    t.say("child", child.wait());
+    let mut info = signalfd_siginfo::zeroed();
+    must(sys!(read, fd, &mut info, 128));
+    t.say("until it is read", sys!(epoll_wait, set, &mut events, 4, 0));
+}
+
+fn signalfd_tells(t: Transcript) {
+    let fd = signalfd(&[libc::SIGCHLD, SIGUSR1, 44], 0);
+    let mut info = signalfd_siginfo::zeroed();
+    let child = Child::spawn(|| 7);
+    let pid = child.pid();
+    must(sys!(read, fd, &mut info, 128));
+    t.say("child", (info.ssi_signo, info.ssi_code, info.ssi_status, info.ssi_pid as i32 == pid));
+    t.say("its end", child.wait());
+    let mut event = libc::sigevent::zeroed();
+    event.sigev_signo = 44;
+    event.sigev_value.sival_ptr = std::ptr::without_provenance_mut(1234);
+    let mut id = -1_i32;
+    must(sys!(timer_create, CLOCK_MONOTONIC, &event, &mut id));
+    let spec = itimerspec { it_interval: timespec(0, 0), it_value: timespec(0, 1_000_000) };
+    must(sys!(timer_settime, id, 0, &spec, 0));
+    must(sys!(read, fd, &mut info, 128));
+    t.say("timer", (info.ssi_signo, info.ssi_code, info.ssi_int, info.ssi_ptr));
+    t.say("its id and overrun", (info.ssi_tid as i32 == id, info.ssi_overrun));
 }
