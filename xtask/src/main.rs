@@ -29,8 +29,12 @@ enum Command {
     Run(Box<run::Options>),
     /// Run the tests
     Test(test::Options),
-    /// Measure nrk, side by side with Linux
-    Bench(bench::Options),
+    /// Measure nrk, side by side with Linux, or its parts
+    Bench {
+        /// What is measured
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Check format, lints and spelling
     Check {
         /// Only these checks
@@ -61,7 +65,7 @@ fn execute(command: Command) -> Result<u8> {
         Command::Build => build::all().map(|()| 0),
         Command::Run(options) => run::run(*options),
         Command::Test(options) => test::run(&options),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench { bench } => bench::run(&bench),
         Command::Check { checks } => check::run(&checks),
         Command::AwaitPong { address } => bench::pong::wait(address).map(|()| 0),
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: nrk side by side with a Linux guest.
+//! `cargo xtask bench`: nrk side by side with a Linux guest; and [`nr`], node replication side by side with locks.
 //!
 //! Both kernels run in turn, round by round, on the same QEMU line, with the same programs and the same load from a
 //! network namespace of this machine; speeds drift, so only what was measured side by side is compared. [`system`]
@@ -7,6 +7,7 @@
 
 pub mod boot;
 pub mod linux;
+pub mod nr;
 pub mod ping;
 pub mod pong;
 pub mod redis;
@@ -16,7 +17,7 @@ pub mod system;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::progress::Step;
 use crate::qemu::Nic;
@@ -24,14 +25,27 @@ use crate::{setup, workspace};
 use report::Report;
 use system::{Kind, Shape, System};
 
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Name {
+/// What is measured, and how.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Bench {
     /// From QEMU's start to the program and to its first answer
-    Boot,
+    Boot(Options),
     /// redis-benchmark SET and GET, plain and with -P 29
-    Redis,
+    Redis(Options),
     /// ping -A and ping -f, 10,000 packets
+    Ping(Options),
+    /// Node replication beside locks and concurrent maps, on this machine
+    Nr(nr::Options),
+}
+
+/// What is measured in a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// [`boot`]
+    Boot,
+    /// [`redis`]
+    Redis,
+    /// [`ping`]
     Ping,
 }
 
@@ -42,12 +56,9 @@ pub enum Against {
     Linux,
 }
 
-/// Measures nrk; prints medians, and ratios if there is something to compare with.
+/// Measures nrk in a guest; prints medians, and ratios if there is something to compare with.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// What is measured
-    #[arg(value_enum)]
-    pub name: Name,
     /// Network card
     #[arg(long, value_enum, default_value_t = Nic::Virtio)]
     pub nic: Nic,
@@ -122,7 +133,18 @@ impl Name {
 }
 
 /// Runs a benchmark.
-pub fn run(options: &Options) -> Result<u8> {
+pub fn run(bench: &Bench) -> Result<u8> {
+    // Two at a time would measure each other.
+    let _alone = workspace::lock("bench")?;
+    match bench {
+        Bench::Boot(options) => run_in_guest(Name::Boot, options),
+        Bench::Redis(options) => run_in_guest(Name::Redis, options),
+        Bench::Ping(options) => run_in_guest(Name::Ping, options),
+        Bench::Nr(options) => nr::run(options),
+    }
+}
+
+fn run_in_guest(name: Name, options: &Options) -> Result<u8> {
     [setup::RUN, setup::REDIS, setup::NETWORK, setup::TEST].into_iter().try_for_each(setup::require)?;
     if options.against.is_some() {
         setup::require(setup::BENCH)?;
@@ -130,8 +152,6 @@ pub fn run(options: &Options) -> Result<u8> {
     if options.nic == Nic::None {
         anyhow::bail!("the benchmarks need a network card: --nic virtio, e1000 or vmxnet3");
     }
-    // Two at a time would measure each other.
-    let _alone = workspace::lock("bench")?;
     let shape = Shape { nic: options.nic, cores: options.cores, memory: options.memory };
     let mut systems = Vec::new();
     if !options.only_other {
@@ -140,11 +160,11 @@ pub fn run(options: &Options) -> Result<u8> {
     if options.against == Some(Against::Linux) {
         systems.push(System::new(Kind::Linux, shape)?);
     }
-    let mut report = Report::new(format!("{:?}", options.name).to_lowercase(), options.name.rows(), shape);
+    let mut report = Report::new(format!("{name:?}").to_lowercase(), name.rows(), shape);
     for round in 1..=options.rounds {
         for system in &systems {
             let step = Step::new(format!("round {round} of {}: {}", options.rounds, system.kind));
-            let samples = options.name.measure(system)?;
+            let samples = name.measure(system)?;
             step.say(&report::round_line(round, system.kind, &samples));
             report.add(system.kind, round, &samples);
         }
