@@ -1,11 +1,13 @@
 //! [`ConcurrentReplicated`]: a structure that is concurrent inside itself, replicated, with several logs (CNR).
 //!
-//! Neighbours: [`crate::node`] is the same for sequential structures; [`crate::all`] runs what goes to all logs.
+//! Neighbours: [`crate::node`] is the same for sequential structures, and [`crate::face`] what the two have in common; [`crate::all`] runs
+//! what goes to all logs.
 
 use crate::ReplicaId;
 use crate::command::{Beside, Striped};
 use crate::counters::Counters;
 use crate::error::{AddError, RegisterError, RemoveError};
+use crate::face::face;
 use crate::group::{At, Config, Group};
 use crate::hooks::{Hooks, Spin};
 use crate::owner::Owner;
@@ -33,100 +35,13 @@ impl<D: Concurrent, H: Hooks> ConcurrentReplicated<D, H> {
         Self { group: Group::new(config, logs, data, hooks) }
     }
 
-    /// Adds a replica which begins as a clone of a live one.
-    ///
-    /// # Errors
-    /// [`AddError`]
-    pub fn add_replica(&self) -> Result<ReplicaId, AddError>
-    where
-        D: Clone,
-    {
-        self.add_replica_with(D::clone)
-    }
-
-    /// Adds a replica which begins as what `copy` makes of a live one.
-    ///
-    /// The replica that is copied stands still meanwhile. `copy` must not use this structure.
-    ///
-    /// # Errors
-    /// [`AddError`]
-    pub fn add_replica_with(&self, copy: impl FnOnce(&D) -> D) -> Result<ReplicaId, AddError> {
-        self.group.add(copy)
-    }
-
-    /// Takes a replica out, and returns its data. Its threads must have gone before.
-    ///
-    /// # Errors
-    /// [`RemoveError`]
-    pub fn remove_replica(&self, replica: ReplicaId) -> Result<D, RemoveError> {
-        self.group.remove(replica)
-    }
-
-    /// How many replicas there are.
-    pub fn replicas(&self) -> usize {
-        self.group.present_count()
-    }
-
     /// How many logs there are.
     pub fn logs(&self) -> usize {
         self.group.logs.len()
     }
-
-    /// Registers the calling thread (or core) with a replica.
-    ///
-    /// # Errors
-    /// [`RegisterError`]
-    pub fn register(&self, replica: ReplicaId) -> Result<ConcurrentHandle<'_, D, H>, RegisterError> {
-        ConcurrentHandle::new(Owner::borrowed(self), replica)
-    }
-
-    /// As [`register`](Self::register), for a handle that keeps the structure alive.
-    ///
-    /// # Errors
-    /// [`RegisterError`]
-    pub fn register_shared(
-        structure: &Arc<Self>,
-        replica: ReplicaId,
-    ) -> Result<ConcurrentHandle<'static, D, H>, RegisterError>
-    where
-        H: 'static,
-    {
-        ConcurrentHandle::new(Owner::shared(Arc::clone(structure)), replica)
-    }
-
-    /// Brings a replica up to everything that was completed before the call, from any thread.
-    ///
-    /// Returns false if there is no such replica, or it is poisoned.
-    pub fn sync(&self, replica: ReplicaId) -> bool {
-        self.group.sync(replica).is_ok()
-    }
-
-    /// What a replica did so far, summed over the logs.
-    pub fn counters(&self, replica: ReplicaId) -> Counters {
-        self.group.counters(replica)
-    }
-
-    /// Begins to record the logs, at the state that `look` is shown.
-    ///
-    /// # Errors
-    /// [`RecordError`]
-    pub fn record<T>(&self, look: impl FnOnce(&D) -> T) -> Result<(Recorder<'_, D::Entry>, T), RecordError> {
-        let seen = self.group.start_recording(look)?;
-        Ok((Recorder::new(self), seen))
-    }
 }
 
-impl<D: Concurrent, H: Hooks> Source for ConcurrentReplicated<D, H> {
-    type Entry = D::Entry;
-
-    fn drain(&self, sink: &mut dyn FnMut(&D::Entry)) -> Result<usize, Overrun> {
-        self.group.drain_recorder(sink)
-    }
-
-    fn stop(&self) {
-        self.group.stop_recording();
-    }
-}
+face!(ConcurrentReplicated, ConcurrentHandle, Concurrent);
 
 /// A thread's access to a [`ConcurrentReplicated`] structure: its slots at one replica.
 ///
@@ -142,7 +57,7 @@ pub struct ConcurrentHandle<'a, D: Concurrent, H: Hooks = Spin> {
 }
 
 impl<'a, D: Concurrent, H: Hooks> ConcurrentHandle<'a, D, H> {
-    fn new(
+    fn enter(
         structure: Owner<'a, ConcurrentReplicated<D, H>>,
         replica: ReplicaId,
     ) -> Result<Self, RegisterError> {

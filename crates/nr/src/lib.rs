@@ -283,6 +283,7 @@ mod command;
 mod concurrent;
 mod counters;
 mod error;
+mod face;
 mod group;
 mod hooks;
 mod lane;

@@ -1,15 +1,16 @@
 //! [`NodeReplicated`]: a sequential structure, replicated, with one log.
 //!
-//! Neighbours: [`crate::group`] and [`crate::combine`] do the work; [`crate::concurrent`] is the same with several logs.
-
-use core::ptr::NonNull;
+//! Neighbours: [`crate::group`] and [`crate::combine`] do the work; [`crate::concurrent`] is the same with several logs,
+//! and [`crate::face`] what the two have in common.
 
 use crate::ReplicaId;
 use crate::command::{Alone, Exclusive};
 use crate::counters::Counters;
 use crate::error::{AddError, RegisterError, RemoveError};
+use crate::face::face;
 use crate::group::{At, Config, Group};
 use crate::hooks::{Hooks, Spin};
+use crate::owner::Owner;
 use crate::port::Port;
 use crate::recorder::{Overrun, RecordError, Recorder, Source};
 use crate::structure::{Read, Replicated, Write};
@@ -34,99 +35,9 @@ impl<D: Replicated, H: Hooks> NodeReplicated<D, H> {
     pub fn with_hooks(config: Config, data: D, hooks: H) -> Self {
         Self { group: Group::new(config, 1, data, hooks) }
     }
-
-    /// Adds a replica which begins as a clone of a live one.
-    ///
-    /// # Errors
-    /// [`AddError`]
-    pub fn add_replica(&self) -> Result<ReplicaId, AddError>
-    where
-        D: Clone,
-    {
-        self.add_replica_with(D::clone)
-    }
-
-    /// Adds a replica which begins as what `copy` makes of a live one: a copy on memory of its own node, for instance.
-    ///
-    /// The replica that is copied stands still meanwhile. `copy` must not use this structure.
-    ///
-    /// # Errors
-    /// [`AddError`]
-    pub fn add_replica_with(&self, copy: impl FnOnce(&D) -> D) -> Result<ReplicaId, AddError> {
-        self.group.add(copy)
-    }
-
-    /// Takes a replica out, and returns its data. Its threads must have gone before.
-    ///
-    /// # Errors
-    /// [`RemoveError`]
-    pub fn remove_replica(&self, replica: ReplicaId) -> Result<D, RemoveError> {
-        self.group.remove(replica)
-    }
-
-    /// How many replicas there are.
-    pub fn replicas(&self) -> usize {
-        self.group.present_count()
-    }
-
-    /// Registers the calling thread (or core) with a replica.
-    ///
-    /// # Errors
-    /// [`RegisterError`]
-    pub fn register(&self, replica: ReplicaId) -> Result<Handle<'_, D, H>, RegisterError> {
-        Handle::new(self, None, replica)
-    }
-
-    /// As [`register`](Self::register), for a handle that keeps the structure alive.
-    ///
-    /// # Errors
-    /// [`RegisterError`]
-    pub fn register_shared(
-        structure: &Arc<Self>,
-        replica: ReplicaId,
-    ) -> Result<Handle<'static, D, H>, RegisterError>
-    where
-        H: 'static,
-    {
-        let share = Arc::clone(structure);
-        // SAFETY: the handle keeps a share for as long as it uses this, and a share does not move its target.
-        let structure = unsafe { NonNull::from(&*share).as_ref() };
-        Handle::new(structure, Some(share), replica)
-    }
-
-    /// Brings a replica up to everything that was completed before the call, from any thread.
-    ///
-    /// Returns false if there is no such replica, or it is poisoned.
-    pub fn sync(&self, replica: ReplicaId) -> bool {
-        self.group.sync(replica).is_ok()
-    }
-
-    /// What a replica did so far.
-    pub fn counters(&self, replica: ReplicaId) -> Counters {
-        self.group.counters(replica)
-    }
-
-    /// Begins to record the log, at the state that `look` is shown.
-    ///
-    /// # Errors
-    /// [`RecordError`]
-    pub fn record<T>(&self, look: impl FnOnce(&D) -> T) -> Result<(Recorder<'_, D::Entry>, T), RecordError> {
-        let seen = self.group.start_recording(look)?;
-        Ok((Recorder::new(self), seen))
-    }
 }
 
-impl<D: Replicated, H: Hooks> Source for NodeReplicated<D, H> {
-    type Entry = D::Entry;
-
-    fn drain(&self, sink: &mut dyn FnMut(&D::Entry)) -> Result<usize, Overrun> {
-        self.group.drain_recorder(sink)
-    }
-
-    fn stop(&self) {
-        self.group.stop_recording();
-    }
-}
+face!(NodeReplicated, Handle, Replicated);
 
 /// A thread's access to a replicated structure: its slot at one replica.
 ///
@@ -138,18 +49,15 @@ impl<D: Replicated, H: Hooks> Source for NodeReplicated<D, H> {
 pub struct Handle<'a, D: Replicated, H: Hooks = Spin> {
     port: Port<'a, Exclusive<D>, H>,
     /// Keeps alive what `port` points to, where nobody else does.
-    _share: Option<Arc<NodeReplicated<D, H>>>,
+    _structure: Owner<'a, NodeReplicated<D, H>>,
 }
 
 impl<'a, D: Replicated, H: Hooks> Handle<'a, D, H> {
-    fn new(
-        structure: &'a NodeReplicated<D, H>,
-        share: Option<Arc<NodeReplicated<D, H>>>,
-        replica: ReplicaId,
-    ) -> Result<Self, RegisterError> {
+    fn enter(structure: Owner<'a, NodeReplicated<D, H>>, replica: ReplicaId) -> Result<Self, RegisterError> {
         let seat = structure.group.register(replica)?;
-        let at = At { replica: replica.0, lane: 0 };
-        Ok(Self { port: structure.group.port(at, seat), _share: share })
+        // SAFETY: the handle keeps the owner for as long as it uses this.
+        let group = unsafe { &structure.target().group };
+        Ok(Self { port: group.port(At { replica: replica.0, lane: 0 }, seat), _structure: structure })
     }
 
     /// The replica that this handle uses.

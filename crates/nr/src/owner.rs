@@ -21,6 +21,15 @@ impl<'a, T> Owner<'a, T> {
     pub(crate) fn shared(target: Arc<T>) -> Self {
         Self { target: NonNull::from(&*target), _share: Some(target), _borrow: PhantomData }
     }
+
+    /// The target, for as long as an owner can live.
+    ///
+    /// # Safety
+    /// Not used any more when this owner is dropped.
+    pub(crate) unsafe fn target(&self) -> &'a T {
+        // SAFETY: borrowed for `'a`, or kept alive by the share while the caller uses it.
+        unsafe { self.target.as_ref() }
+    }
 }
 
 impl<T> Deref for Owner<'_, T> {

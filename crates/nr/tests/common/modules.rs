@@ -14,6 +14,8 @@ pub mod concurrent;
 pub mod counters;
 #[path = "../../src/error.rs"]
 pub mod error;
+#[path = "../../src/face.rs"]
+pub mod face;
 #[path = "../../src/group.rs"]
 pub mod group;
 #[path = "../../src/hooks.rs"]
