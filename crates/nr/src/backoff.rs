@@ -4,7 +4,7 @@
 //! lock less and less often, and the holder gets on with its work undisturbed.
 
 use crate::hooks::Hooks;
-use crate::tuning::{FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH};
+use crate::tuning::{FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, PAUSE_GROWTH};
 
 /// One wait.
 pub(crate) struct Backoff {
@@ -17,6 +17,11 @@ impl Backoff {
     /// A wait that looks at once, and then less and less often.
     pub(crate) fn new() -> Self {
         Self { round: 0, next: 0, pause: FIRST_PAUSE }
+    }
+
+    /// A wait that leaves the lock alone for a while first.
+    pub(crate) fn patient() -> Self {
+        Self { next: PATIENCE, ..Self::new() }
     }
 
     /// Whether it is time to look at the lock.

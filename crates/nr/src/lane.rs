@@ -28,7 +28,6 @@ use crate::hooks::Hooks;
 use crate::pad::Padded;
 use crate::slot::{self, Slot};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, UnsafeCell, fence};
-use crate::tuning::TURNS;
 
 const LOCKED: u32 = 1;
 /// Writes go through the log: there is another replica, or a recorder.
@@ -105,8 +104,6 @@ pub(crate) struct Lane<S: Structure> {
     word: AtomicU32,
     /// All slots that are in use lie below. Changed under the lock.
     span: AtomicUsize,
-    /// Times that the lock was taken since the slots were last served. Changed under the lock.
-    turns: AtomicU32,
     slots: Box<[Slot<S>]>,
     /// The holder's.
     batch: Padded<UnsafeCell<Batch>>,
@@ -132,7 +129,6 @@ impl<S: Structure> Lane<S> {
         Self {
             word: AtomicU32::new(ABSENT),
             span: AtomicUsize::new(0),
-            turns: AtomicU32::new(0),
             slots: (0..slots).map(|_| Slot::new()).collect(),
             batch: Padded(UnsafeCell::new(batch)),
             counters: Padded::default(),
@@ -154,6 +150,12 @@ impl<S: Structure> Lane<S> {
     }
 
     // ---- readers
+
+    /// Whether a writer is there, as of now.
+    #[inline]
+    pub(crate) fn locked(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & LOCKED != 0
+    }
 
     /// Says that `seat` reads, unless a writer is there or the replica is gone.
     #[inline(always)]
@@ -283,12 +285,6 @@ impl<S: Structure> Reading<'_, S> {
     pub(crate) fn logged(&self) -> bool {
         self.word & LOGGED != 0
     }
-
-    /// Changes whenever a writer has been there.
-    #[inline(always)]
-    pub(crate) fn version(&self) -> u32 {
-        self.word / VERSION
-    }
 }
 
 impl<S: Structure> Drop for Reading<'_, S> {
@@ -373,28 +369,11 @@ impl<'a, S: Structure> Locked<'a, S> {
         self.lane.word.store(word & !clear | set, Ordering::Relaxed);
     }
 
-    /// Says that the data has changed, for threads that watch how often it does. Returns the new version.
+    /// Notes that the data has changed, so that the next search for a thread to hand over to begins elsewhere.
     #[inline(always)]
-    pub(crate) fn count_version(&self) -> u32 {
-        let word = self.lane.word.load(Ordering::Relaxed).wrapping_add(VERSION);
-        self.lane.word.store(word, Ordering::Relaxed);
-        word / VERSION
-    }
-
-    #[inline(always)]
-    pub(crate) fn version(&self) -> u32 {
-        self.lane.word.load(Ordering::Relaxed) / VERSION
-    }
-
-    /// Whether it is time to serve those who wait in the slots.
-    ///
-    /// Not every time: a thread that keeps the lock's line, and the data, in its cache gets more done if it is let. Who
-    /// waits is served after `TURNS` operations, or takes the lock itself when it is free.
-    #[inline(always)]
-    pub(crate) fn turn(&self) -> bool {
-        let turns = self.lane.turns.load(Ordering::Relaxed) + 1;
-        self.lane.turns.store(if turns == TURNS { 0 } else { turns }, Ordering::Relaxed);
-        turns == TURNS
+    pub(crate) fn count_version(&self) {
+        let word = self.lane.word.load(Ordering::Relaxed);
+        self.lane.word.store(word.wrapping_add(VERSION), Ordering::Relaxed);
     }
 
     /// Waits until no thread but `own` reads. From then on nobody does until the lock is dropped.

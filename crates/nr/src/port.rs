@@ -3,9 +3,12 @@
 //! ```text
 //!   write:   lock free, no log?  --> run it, unlock                          (the short way)
 //!            else                --> post it; wait until it is answered, or be the combiner
-//!   read:    cool?   say READING --> no writer, nothing new: look            (the short way)
-//!            hot?    lock free, no log: look, unlock
+//!   read:    say READING         --> no writer, nothing new: look            (the short way)
 //!            else                --> bring the replica up to date, try again; at last, ask for the lock
+//!
+//! Where threads contend, one of them becomes the *leader* and the others *follow*: whose last write was run by another
+//! thread posts the next one at once, and leaves the lock alone for a while. So the lock and the data stay in the cache of
+//! the leader, which serves the followers now and then. A leader that stops is replaced by whoever loses patience first.
 //! ```
 //!
 //! Neighbours: [`crate::combine`] is what the holder of the lock does for the others; [`crate::node`] keeps a port per
@@ -63,10 +66,12 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
     /// Runs a write.
     #[inline(always)]
     pub(crate) fn write<C: Command<S>>(&self, op: C) -> C::Response {
-        match self.lane.try_lock_unlogged() {
-            Some(locked) => self.write_directly(op, locked),
-            None => self.write_posted(op),
+        if !self.slot.follows()
+            && let Some(locked) = self.lane.try_lock_unlogged()
+        {
+            return self.write_directly(op, locked);
         }
+        self.write_posted(op)
     }
 
     #[inline(always)]
@@ -78,8 +83,8 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
         let response = S::locked(&self.replica.data, |data| unsafe { op.run(data.cast()) });
         core::mem::forget(danger);
         add(&self.slot.direct, 1);
-        self.slot.wrote(locked.count_version());
-        if others && locked.turn() {
+        locked.count_version();
+        if others && self.slot.turn() {
             self.group.serve(self.at, &locked);
             locked.unlock_fairly();
         }
@@ -106,12 +111,16 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
     /// Waits until the posted write is answered, and combines if nobody else does.
     ///
     /// The slot's line is the owner's until it is answered, so it is looked at often; the lock's line is the combiner's,
-    /// so it is looked at less and less.
+    /// so it is looked at less and less, and at first not at all if another thread is used to run the owner's writes.
     fn attend(&self) -> Result<(), Gone> {
-        let mut wait = Backoff::new();
+        let mut wait = if self.slot.follows() { Backoff::patient() } else { Backoff::new() };
+        let mut led = false;
         loop {
             match self.slot.state.load(Ordering::Acquire) {
-                slot::DONE => return Ok(()),
+                slot::DONE => {
+                    self.slot.follow(!led);
+                    return Ok(());
+                }
                 slot::LOST => return Err(Gone::Poisoned),
                 _ => {}
             }
@@ -120,6 +129,7 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
                     Ok(locked) => {
                         let locked = self.group.check(self.at, locked)?;
                         self.group.combine(self.at, locked, Some(self.seat));
+                        led = true;
                         continue;
                     }
                     Err(Refused::Gone(gone)) => return self.last_look(gone),
@@ -146,38 +156,31 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
     /// Runs a read.
     #[inline(always)]
     pub(crate) fn read<R: Read<S::Data>>(&self, op: R) -> R::Response {
-        if !self.slot.hot() {
-            if let Some(reading) = self.lane.try_read(self.slot)
-                && (!reading.logged() || self.log.nothing_new(self.at.replica))
-            {
-                return self.look(op, reading);
-            }
-        } else if let Some(locked) = self.lane.try_lock_unlogged() {
-            return self.look_locked(op, self.check(locked));
+        if let Some(reading) = self.lane.try_read(self.slot)
+            && (!reading.logged() || self.log.nothing_new(self.at.replica))
+        {
+            return self.look(op, reading);
         }
         self.read_slowly(op)
     }
 
     #[inline(always)]
-    fn look<R: Read<S::Data>>(&self, op: R, reading: Reading<'_, S>) -> R::Response {
+    fn look<R: Read<S::Data>>(&self, op: R, _reading: Reading<'_, S>) -> R::Response {
         if S::SEVERAL_LANES && self.replica.poisoned.load(Ordering::Acquire) {
             self.complain(Gone::Poisoned)
         }
         // SAFETY: no writer passes `Reading`.
         let response = unsafe { self.replica.look(|data| op.read(data)) };
         add(&self.slot.reads, 1);
-        self.slot.feel(reading.version());
         response
     }
 
     /// Runs a read with the lock in hand.
-    #[inline(always)]
     fn look_locked<R: Read<S::Data>>(&self, op: R, locked: Locked<'_, S>) -> R::Response {
         // SAFETY: the lane is locked, and this thread does not write.
         let response = unsafe { self.replica.look(|data| op.read(data)) };
         add(&self.slot.reads, 1);
-        self.slot.feel(locked.version());
-        if locked.turn() {
+        if self.slot.turn() {
             self.group.combine(self.at, locked, Some(self.seat));
         }
         response
@@ -189,10 +192,9 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
         // What was appended after the read began, it need not wait for.
         let target = self.log.tail();
         add(&self.slot.waits, 1);
-        let mut wait = Backoff::new();
-        let tries = if self.slot.hot() { 0 } else { READ_TRIES };
-        for _ in 0..tries {
-            if wait.due() {
+        for round in 0..READ_TRIES {
+            // To look costs nothing until the writer is gone; to announce a read would hold it up.
+            if !self.lane.locked() {
                 match self.lane.try_read(self.slot) {
                     Some(reading) if self.up_to_date(&reading, target) => return self.look(op, reading),
                     Some(reading) => {
@@ -200,13 +202,13 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
                         self.catch_up(target);
                         continue;
                     }
-                    None => wait.looked(),
+                    None => {}
                 }
                 if let Some(gone) = self.lane.gone() {
                     self.complain(gone)
                 }
             }
-            wait.relax(&self.group.hooks);
+            self.group.hooks.relax(round);
         }
         self.read_locked(op, target)
     }

@@ -15,8 +15,8 @@
 use core::mem::{ManuallyDrop, MaybeUninit};
 
 use crate::command::{Command, Structure};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
-use crate::tuning::{FOREIGN_WRITE, HOT, HOTTEST};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell};
+use crate::tuning::TURNS;
 
 /// Nothing goes on.
 pub(crate) const IDLE: u32 = 0;
@@ -106,9 +106,9 @@ pub(crate) struct Slot<S: Structure> {
     pub(crate) reads: AtomicU64,
     pub(crate) direct: AtomicU64,
     pub(crate) waits: AtomicU64,
-    /// The lane's version when the owner last looked, and how much others wrote since it began to look: see `feel`.
-    seen: AtomicU32,
-    heat: AtomicU32,
+    /// The owner's operations when it last served the others.
+    served: AtomicU64,
+    follows: AtomicBool,
 }
 
 impl<S: Structure> Slot<S> {
@@ -120,8 +120,8 @@ impl<S: Structure> Slot<S> {
             reads: AtomicU64::new(0),
             direct: AtomicU64::new(0),
             waits: AtomicU64::new(0),
-            seen: AtomicU32::new(0),
-            heat: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            follows: AtomicBool::new(false),
         }
     }
 
@@ -180,36 +180,31 @@ impl<S: Structure> Slot<S> {
     }
 }
 
-// ---- how contended the lane is, as its owner sees it
+// ---- who runs whose writes
 
 impl<S: Structure> Slot<S> {
-    /// Whether others have lately written more than once in about sixteen operations of the owner.
+    /// Whether the owner's last write was run by another thread, which may be expected to run the next one too.
+    #[inline(always)]
+    pub(crate) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn follow(&self, follows: bool) {
+        self.follows.store(follows, Ordering::Relaxed);
+    }
+
+    /// Whether it is time that the owner serves the other slots.
     ///
-    /// Then to share the lock costs more than to take it: every write of theirs has to fetch the line of our slot, and
-    /// every read of ours the line of the lock.
+    /// Not at every write: a thread that has the lock's line, and the data, in its cache gets more done if it is let.
+    /// Whoever waits is served after `TURNS` operations of the owner, or takes the lock when it is free.
     #[inline(always)]
-    pub(crate) fn hot(&self) -> bool {
-        self.heat.load(Ordering::Relaxed) > HOT
-    }
-
-    /// Notes the lane's version after an operation of the owner that did not change it.
-    #[inline(always)]
-    pub(crate) fn feel(&self, version: u32) {
-        let heat = self.heat.load(Ordering::Relaxed);
-        let foreign = version.wrapping_sub(self.seen.load(Ordering::Relaxed));
-        if foreign != 0 {
-            self.seen.store(version, Ordering::Relaxed);
-            let more = foreign.min(HOTTEST) * FOREIGN_WRITE;
-            self.heat.store((heat + more).min(HOTTEST), Ordering::Relaxed);
-        } else if heat != 0 {
-            self.heat.store(heat - 1, Ordering::Relaxed);
+    pub(crate) fn turn(&self) -> bool {
+        let done = self.reads.load(Ordering::Relaxed) + self.direct.load(Ordering::Relaxed);
+        let due = done - self.served.load(Ordering::Relaxed) >= TURNS;
+        if due {
+            self.served.store(done, Ordering::Relaxed);
         }
-    }
-
-    /// Notes the lane's version after the owner itself has changed it.
-    #[inline(always)]
-    pub(crate) fn wrote(&self, version: u32) {
-        self.seen.store(version, Ordering::Relaxed);
+        due
     }
 }
 
