@@ -1,12 +1,13 @@
 //! Compares nr with what people use instead, on the machine at hand.
 //!
 //! Every structure is offered by several contenders ([`contender`]); each case (threads, nodes, share of writes, keys) is
-//! measured for all of them in turn ([`measure`]), and reported ([`report`]).
+//! measured for all of them in turn ([`measure`]), and reported ([`report`], [`plot`]).
 
 mod contender;
 mod data;
 mod keys;
 mod measure;
+mod plot;
 mod report;
 
 use std::io::Write as _;
@@ -62,7 +63,10 @@ struct Options {
     /// Write the results to this file
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// Draw the results into this file
+    /// Write the results to this file as tables in Markdown
+    #[arg(long)]
+    table: Option<PathBuf>,
+    /// Draw the results into this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
 }
@@ -153,12 +157,13 @@ fn main() -> Result<()> {
     let mut options = Options::parse();
     options.complete()?;
     let lines = run(&options);
-    if let Some(path) = &options.csv {
-        std::fs::write(path, report::csv(&lines))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    for (path, text) in [(&options.csv, report::csv(&lines)), (&options.table, report::table(&lines))] {
+        if let Some(path) = path {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
     if let Some(path) = &options.plot {
-        report::plot(&lines, path)?;
+        plot::plot(&lines, path)?;
     }
     if options.goals {
         let goals = report::goals(&lines);

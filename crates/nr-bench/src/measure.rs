@@ -1,8 +1,9 @@
 //! One round of one contender, and the median of many.
 //!
 //! Rounds are short, and those of all contenders take turns, so that they meet the same weather. A round in which a thread
-//! did not have its processor for itself says nothing about the contender: it is told from the kernel's accounting,
-//! and repeated. Only if that does not help is it used, and the result is marked.
+//! had to wait for a processor says nothing about the contender: it is told from the kernel's accounting, and repeated.
+//! Only if that does not help is it used, and the result is marked. With more threads than processors they always
+//! wait; then no round is repeated.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -36,16 +37,31 @@ pub struct Effort {
     pub patience: usize,
 }
 
-/// The share of a processor that a thread must have had for its round to count.
-const UNDISTURBED: f64 = 0.92;
+/// The share of its time for which a thread may have waited for a processor, in a round that counts.
+const DISTURBED: f64 = 0.08;
 
 /// The result of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
     /// Operations of all threads per second, in millions.
     pub mops: f64,
+    /// What the slowest thread got done, as a share of the average thread.
+    pub slowest: f64,
     /// Every thread had its processor.
     pub calm: bool,
+}
+
+impl Round {
+    /// Of threads that each did so many millions of operations per second, and waited for so much of their time.
+    fn new(threads: &[(f64, f64)]) -> Self {
+        let mops: f64 = threads.iter().map(|&(mops, _)| mops).sum();
+        let least = threads.iter().map(|&(mops, _)| mops).fold(f64::INFINITY, f64::min);
+        Self {
+            mops,
+            slowest: least * threads.len() as f64 / mops,
+            calm: threads.iter().all(|&(_, waited)| waited <= DISTURBED),
+        }
+    }
 }
 
 /// A contender that is ready to be measured.
@@ -74,18 +90,15 @@ impl<C: Contender> Measurable for C {
             std::thread::sleep(length);
             stop.store(true, Ordering::Relaxed);
             let results = threads.into_iter().map(|thread| thread.join().expect("a contender panicked"));
-            results.fold(Round { mops: 0.0, calm: true }, |sum, (mops, share)| Round {
-                mops: sum.mops + mops,
-                calm: sum.calm && share >= UNDISTURBED,
-            })
+            Round::new(&results.collect::<Vec<_>>())
         })
     }
 }
 
-/// Works until told to stop. Returns millions of operations per second, and the share of a processor it had.
+/// Works until told to stop. Returns millions of operations per second, and the share of its time that it waited.
 fn work(mut session: impl Session, mut keys: Keys, writes: u64, stop: &AtomicBool) -> (f64, f64) {
     let (mut operations, mut sum) = (0u64, 0u64);
-    let (clock, cpu) = (Instant::now(), cpu_time());
+    let (clock, before) = (Instant::now(), waited());
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..64 {
             let (key, value) = keys.next();
@@ -100,17 +113,17 @@ fn work(mut session: impl Session, mut keys: Keys, writes: u64, stop: &AtomicBoo
     }
     black_box(sum);
     let elapsed = clock.elapsed().as_secs_f64();
-    let share = match (cpu, cpu_time()) {
+    let share = match (before, waited()) {
         (Some(before), Some(after)) => (after - before).as_secs_f64() / elapsed,
-        _ => 1.0,
+        _ => 0.0,
     };
     (operations as f64 / elapsed / 1e6, share)
 }
 
-/// The processor time of this thread, where the system tells (Linux, proc(5)).
-fn cpu_time() -> Option<Duration> {
+/// For how long this thread could have run and had no processor, where the system tells (Linux, sched-stats.rst).
+fn waited() -> Option<Duration> {
     let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(Duration::from_nanos(line.split(' ').next()?.parse().ok()?))
+    Some(Duration::from_nanos(line.split(' ').nth(1)?.parse().ok()?))
 }
 
 /// The median of some rounds.
@@ -118,6 +131,8 @@ fn cpu_time() -> Option<Duration> {
 pub struct Result {
     /// Operations of all threads per second, in millions.
     pub mops: f64,
+    /// What the slowest thread got done, as a share of the average thread, in the same round.
+    pub slowest: f64,
     /// How many of the rounds were calm.
     pub calm: usize,
 }
@@ -125,15 +140,17 @@ pub struct Result {
 /// Measures all contenders, their rounds taking turns.
 pub fn measure(contenders: &[Box<dyn Measurable>], case: &Case, effort: &Effort) -> Vec<Result> {
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); contenders.len()];
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let patience = if case.threads > processors { 0 } else { effort.patience };
     for contender in contenders {
         // Warm-up.
         contender.round(case, effort.length);
     }
     for _ in 0..effort.rounds {
         for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            let mut attempts = (0..=effort.patience).map(|_| contender.round(case, effort.length));
-            let calm_or_last = attempts.by_ref().find(|round| round.calm);
-            rounds.push(calm_or_last.unwrap_or_else(|| contender.round(case, effort.length)));
+            let attempts = std::iter::repeat_with(|| contender.round(case, effort.length));
+            let enough = |&(attempt, round): &(usize, Round)| round.calm || attempt == patience;
+            rounds.extend(attempts.enumerate().find(enough).map(|(_, round)| round));
         }
     }
     rounds.into_iter().map(median).collect()
@@ -146,7 +163,8 @@ fn median(mut rounds: Vec<Round>) -> Result {
         rounds.retain(|round| round.calm);
     }
     rounds.sort_by(|a, b| a.mops.total_cmp(&b.mops));
-    Result { mops: rounds[rounds.len() / 2].mops, calm }
+    let Round { mops, slowest, .. } = rounds[rounds.len() / 2];
+    Result { mops, slowest, calm }
 }
 
 #[cfg(test)]
@@ -155,11 +173,18 @@ mod tests {
 
     #[test]
     fn the_median_leaves_out_disturbed_rounds() {
-        let round = |mops, calm| Round { mops, calm };
+        let round = |mops, calm| Round { mops, slowest: 1.0, calm };
         let rounds =
             vec![round(1.0, false), round(5.0, true), round(9.0, true), round(7.0, true), round(0.0, false)];
         let result = median(rounds);
         assert_eq!((result.mops, result.calm), (7.0, 3));
         assert_eq!(median(vec![round(3.0, false)]).mops, 3.0);
+    }
+
+    #[test]
+    fn a_round_is_calm_if_no_thread_waited_and_fair_if_all_did_the_same() {
+        let round = Round::new(&[(6.0, 0.0), (2.0, 0.01)]);
+        assert_eq!((round.mops, round.slowest, round.calm), (8.0, 0.5, true));
+        assert!(!Round::new(&[(6.0, 0.0), (6.0, 0.5)]).calm);
     }
 }

@@ -1,10 +1,6 @@
-//! What becomes of the results: a table, CSV, a plot, and the comparison with the goals.
+//! What becomes of the results: tables, CSV, and the comparison with the goals.
 
 use std::fmt::Write as _;
-use std::path::Path;
-
-use anyhow::{Context, Result};
-use plotters::prelude::*;
 
 use crate::measure::{self, Case};
 
@@ -23,13 +19,15 @@ pub struct Line {
 
 /// The results as CSV.
 pub fn csv(lines: &[Line]) -> String {
-    let mut text = String::from("structure,contender,keys,threads,nodes,writes_percent,mops,calm_rounds\n");
+    let mut text = String::from(
+        "structure,contender,keys,threads,nodes,writes_percent,mops,slowest_thread,calm_rounds\n",
+    );
     for Line { structure, contender, case, result } in lines {
         let pattern = format!("{:?}", case.pattern).to_lowercase();
         let _ = writeln!(
             text,
-            "{structure},{contender},{pattern},{},{},{},{:.2},{}",
-            case.threads, case.nodes, case.writes, result.mops, result.calm
+            "{structure},{contender},{pattern},{},{},{},{:.2},{:.2},{}",
+            case.threads, case.nodes, case.writes, result.mops, result.slowest, result.calm
         );
     }
     text
@@ -91,68 +89,35 @@ pub fn goals(lines: &[Line]) -> String {
     text
 }
 
-/// Draws, for the first structure and key pattern in `lines`, throughput over threads at each share of writes.
-pub fn plot(lines: &[Line], path: &Path) -> Result<()> {
-    let Some(first) = lines.first() else { return Ok(()) };
-    let shown: Vec<&Line> = lines
-        .iter()
-        .filter(|line| line.structure == first.structure && line.case.pattern == first.case.pattern)
-        .collect();
-    let mut shares: Vec<u64> = shown.iter().map(|line| line.case.writes).collect();
-    shares.dedup();
-    shares.sort_unstable();
-    shares.dedup();
-    let root = SVGBackend::new(path, (380 * shares.len() as u32, 360)).into_drawing_area();
-    root.fill(&WHITE).context("cannot draw")?;
-    for (area, &share) in root.split_evenly((1, shares.len())).iter().zip(&shares) {
-        let panel: Vec<&Line> = shown.iter().copied().filter(|line| line.case.writes == share).collect();
-        draw_panel(area, &panel, &format!("{}, {share} % writes", first.structure))
-            .map_err(anyhow::Error::msg)?;
+/// The results as Markdown: a table per structure and kind of keys, a row per case, a column per contender.
+pub fn table(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for group in lines.chunk_by(|a, b| a.structure == b.structure && a.case.pattern == b.case.pattern) {
+        let mut names: Vec<&str> = Vec::new();
+        for line in group {
+            if !names.contains(&line.contender) {
+                names.push(line.contender);
+            }
+        }
+        let pattern = format!("{:?}", group[0].case.pattern).to_lowercase();
+        let _ = writeln!(text, "### {}, {pattern} keys\n", group[0].structure);
+        let _ = writeln!(text, "| threads | nodes | writes | {} |", names.join(" | "));
+        let _ = writeln!(text, "|---:|---:|---:|{}", "---:|".repeat(names.len()));
+        for row in group.chunk_by(|a, b| a.case == b.case) {
+            let Case { threads, nodes, writes, .. } = row[0].case;
+            let _ = write!(text, "| {threads} | {nodes} | {writes} % |");
+            for name in &names {
+                let found = row.iter().find(|line| line.contender == *name);
+                let _ = match found {
+                    Some(line) => write!(text, " {:.1} |", line.result.mops),
+                    None => write!(text, " |"),
+                };
+            }
+            text.push('\n');
+        }
+        text.push('\n');
     }
-    root.present().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn draw_panel(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    lines: &[&Line],
-    caption: &str,
-) -> std::result::Result<(), String> {
-    let most = lines.iter().map(|line| line.result.mops).fold(1.0, f64::max) * 1.1;
-    let threads = lines.iter().map(|line| line.case.threads).max().unwrap_or(1) as f64;
-    let mut chart = ChartBuilder::on(area)
-        .caption(caption, ("sans-serif", 16))
-        .margin(8)
-        .x_label_area_size(28)
-        .y_label_area_size(40)
-        .build_cartesian_2d(0.8..threads + 0.2, 0.0..most)
-        .map_err(|error| error.to_string())?;
-    let mesh = chart
-        .configure_mesh()
-        .x_desc("threads")
-        .y_desc("Mops/s")
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .draw();
-    mesh.map_err(|error| error.to_string())?;
-    let mut series: Vec<(&str, usize)> = lines.iter().map(|line| (line.contender, line.case.nodes)).collect();
-    series.sort_unstable();
-    series.dedup();
-    for (index, (contender, nodes)) in series.into_iter().enumerate() {
-        let color = Palette99::pick(index).to_rgba();
-        let points = lines
-            .iter()
-            .filter(|line| (line.contender, line.case.nodes) == (contender, nodes))
-            .map(|line| (line.case.threads as f64, line.result.mops));
-        let drawn = chart.draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3));
-        let label = if nodes > 1 { format!("{contender}, {nodes} nodes") } else { contender.into() };
-        let legend = move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color);
-        drawn.map_err(|error| error.to_string())?.label(label).legend(legend);
-    }
-    let labels = chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.8))
-        .label_font(("sans-serif", 10))
-        .draw();
-    labels.map_err(|error| error.to_string())
+    text
 }
 
 #[cfg(test)]
@@ -162,7 +127,7 @@ mod tests {
 
     fn line(contender: &'static str, threads: usize, mops: f64) -> Line {
         let case = Case { threads, nodes: 1, writes: 0, pattern: Pattern::Uniform };
-        Line { structure: "hash", contender, case, result: measure::Result { mops, calm: 1 } }
+        Line { structure: "hash", contender, case, result: measure::Result { mops, slowest: 0.75, calm: 1 } }
     }
 
     #[test]
@@ -175,7 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_has_a_row_per_case_and_a_column_per_contender() {
+        let text = table(&[line("nr", 1, 7.5), line("dashmap", 1, 5.0), line("nr", 2, 9.0)]);
+        assert!(text.contains("### hash, uniform keys"), "{text}");
+        assert!(text.contains("| threads | nodes | writes | nr | dashmap |"), "{text}");
+        assert!(text.contains("| 1 | 1 | 0 % | 7.5 | 5.0 |"), "{text}");
+        assert!(text.contains("| 2 | 1 | 0 % | 9.0 | |"), "{text}");
+    }
+
+    #[test]
     fn csv_has_a_line_per_result() {
-        assert!(csv(&[line("nr", 2, 1.5)]).ends_with("\nhash,nr,uniform,2,1,0,1.50,1\n"));
+        assert!(csv(&[line("nr", 2, 1.5)]).ends_with("\nhash,nr,uniform,2,1,0,1.50,0.75,1\n"));
     }
 }
