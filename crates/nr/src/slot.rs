@@ -15,8 +15,8 @@
 use core::mem::{ManuallyDrop, MaybeUninit};
 
 use crate::command::{Command, Structure};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell};
-use crate::tuning::TURNS;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
+use crate::tuning::{FOLLOWED_READS, TURNS};
 
 /// Nothing goes on.
 pub(crate) const IDLE: u32 = 0;
@@ -108,7 +108,8 @@ pub(crate) struct Slot<S: Structure> {
     pub(crate) waits: AtomicU64,
     /// The owner's operations when it last served the others.
     served: AtomicU64,
-    follows: AtomicBool,
+    /// How many reads the owner may have done, to still follow.
+    follows_until: AtomicU64,
 }
 
 impl<S: Structure> Slot<S> {
@@ -121,7 +122,7 @@ impl<S: Structure> Slot<S> {
             direct: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             served: AtomicU64::new(0),
-            follows: AtomicBool::new(false),
+            follows_until: AtomicU64::new(0),
         }
     }
 
@@ -184,13 +185,17 @@ impl<S: Structure> Slot<S> {
 
 impl<S: Structure> Slot<S> {
     /// Whether the owner's last write was run by another thread, which may be expected to run the next one too.
+    ///
+    /// Not if the owner has read a lot since: where writes are rare, nobody comes by to run them.
     #[inline(always)]
     pub(crate) fn follows(&self) -> bool {
-        self.follows.load(Ordering::Relaxed)
+        self.reads.load(Ordering::Relaxed) < self.follows_until.load(Ordering::Relaxed)
     }
 
+    /// Notes whether another thread has run the owner's write.
     pub(crate) fn follow(&self, follows: bool) {
-        self.follows.store(follows, Ordering::Relaxed);
+        let until = if follows { self.reads.load(Ordering::Relaxed) + FOLLOWED_READS } else { 0 };
+        self.follows_until.store(until, Ordering::Relaxed);
     }
 
     /// Whether it is time that the owner serves the other slots.

@@ -14,6 +14,8 @@ pub(crate) const LONGEST_PAUSE: u32 = 256;
 pub(crate) const TURNS: u64 = 64;
 /// Rounds for which a follower waits to be served before it looks at the lock: somewhat longer than `TURNS` operations.
 pub(crate) const PATIENCE: u32 = 256;
+/// Reads of a follower after which it does not count on being served any more.
+pub(crate) const FOLLOWED_READS: u64 = 32;
 
 /// Rounds for which a reader tries to share before it asks for the lock.
 pub(crate) const READ_TRIES: u32 = 64;

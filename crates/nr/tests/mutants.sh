@@ -57,5 +57,7 @@ mutant reader-freshness log.rs 's/self.kind_at(self.cursor(cursor)).is_none()/tr
 mutant writer-waits-for-readers lane.rs 's/while state == slot::READING {/while false {/'
 mutant hand-over lane.rs 's/if self.hand_over() {/if self.hand_over() \&\& self.span() == 0 {/'
 mutant response-order combine.rs 's/slot::DONE, Ordering::Release/slot::DONE, Ordering::Relaxed/'
+mutant post-order slot.rs 's/self.state.store(POSTED, Ordering::Release)/self.state.store(POSTED, Ordering::Relaxed)/'
+mutant grant-order lane.rs 's/slot::GRANTED, Ordering::Release/slot::GRANTED, Ordering::Relaxed/'
 mutant all-in-one-order all.rs 's/let order = self.all_order.lock(&self.hooks);/let order = ();/'
 exit "$missed"

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nr::{
-    AddError, Config, Hooks, NodeReplicated, Overrun, RecordError, RegisterError, RemoveError, ReplicaId,
-    Replicated, Write,
+    AddError, Config, Counters, Entries, Hooks, NodeReplicated, Overrun, RecordError, RegisterError,
+    RemoveError, ReplicaId, Replicated, Write,
 };
 use polite::Polite;
 use structures::{ALIVE, Get, Insert, Map, MapEntry, Missing, Remove, SMALL, Token, replicas};
@@ -408,6 +408,23 @@ fn a_recording_replays_to_the_same_state() {
     assert_eq!(recorder.take().unwrap().len(), 0);
     drop(recorder);
     assert!(map.record(|_| ()).is_ok());
+}
+
+#[test]
+fn a_recording_is_exported_and_replayed_elsewhere() {
+    let map = map();
+    let mut handle = map.register(FIRST).unwrap();
+    let (mut recorder, mut copy) = map.record(Map::clone).unwrap();
+    handle.write(Insert("key", 1));
+    assert_eq!(handle.write(Remove("other")), Err(Missing));
+    let text = serde_json::to_string(&recorder.take().unwrap()).unwrap();
+    let entries: Entries<MapEntry> = serde_json::from_str(&text).unwrap();
+    assert_eq!(entries.len(), 2);
+    entries.replay(&mut copy);
+    assert_eq!(copy, handle.look(Map::clone));
+    let counters = map.counters(FIRST);
+    let text = serde_json::to_string(&counters).unwrap();
+    assert_eq!(serde_json::from_str::<Counters>(&text).unwrap(), counters);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub const SMALL: Config = Config { replicas: 4, threads: 4, log_entries: 8 };
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map(pub BTreeMap<String, u64>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MapEntry {
     Insert(String, u64),
     Remove(String),

@@ -82,6 +82,23 @@ fn one_replica_two_writers_and_no_write_is_lost() {
 }
 
 #[test]
+fn a_writer_follows_another_and_every_write_is_run_and_answered_once() {
+    explore(2, || {
+        let structure = twins(Config { replicas: 1, ..SMALL });
+        let mut here = NodeReplicated::register_shared(&structure, ReplicaId(0)).unwrap();
+        let mut there = NodeReplicated::register_shared(&structure, ReplicaId(0)).unwrap();
+        // The second write of a thread whose first was run by the other takes the follower's way.
+        let other = thread::spawn(move || [1, 2].map(|_| *there.write(Add(Box::new(1)))));
+        let mine = [1, 2].map(|_| *here.write(Add(Box::new(1))));
+        let theirs = other.join().unwrap();
+        assert!(mine.is_sorted() && theirs.is_sorted(), "{mine:?} {theirs:?}");
+        let mut answers = [mine, theirs].concat();
+        answers.sort();
+        assert_eq!(answers, [1, 2, 3, 4]);
+    });
+}
+
+#[test]
 fn a_reader_never_sees_half_a_write() {
     explore(3, || {
         let structure = twins(Config { replicas: 1, ..SMALL });
@@ -97,6 +114,20 @@ fn a_reader_never_sees_half_a_write() {
         assert!(seen <= 1);
         writer.join().unwrap();
         assert_eq!(here.look(|twins| twins.1), 1);
+    });
+}
+
+#[test]
+fn a_reader_that_is_handed_the_lock_has_it_alone() {
+    explore(3, || {
+        let structure = twins(Config { replicas: 1, ..SMALL });
+        let mut here = NodeReplicated::register_shared(&structure, ReplicaId(0)).unwrap();
+        let mut there = NodeReplicated::register_shared(&structure, ReplicaId(0)).unwrap();
+        // The reader gives up sharing during the first write; the second comes when it may have the lock.
+        let writer = thread::spawn(move || (0..2).for_each(|_| _ = there.write(Add(Box::new(1)))));
+        here.look(|twins| assert_eq!(*twins.0, twins.1));
+        writer.join().unwrap();
+        assert_eq!(here.look(|twins| twins.1), 2);
     });
 }
 
