@@ -26,6 +26,8 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's translator.
     Tcg,
+    /// QEMU's translator, with a clock that counts the guest's instructions: one a nanosecond.
+    Counting,
 }
 
 impl Accelerator {
@@ -58,11 +60,12 @@ impl Accelerator {
         Ok(if works { Self::Kvm } else { Self::Tcg })
     }
 
-    /// The value of QEMU's `-accel`.
-    pub fn option(self) -> &'static str {
+    /// QEMU's options.
+    pub fn options(self) -> &'static str {
         match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg,thread=multi",
+            Self::Kvm => "-accel kvm",
+            Self::Tcg => "-accel tcg,thread=multi",
+            Self::Counting => "-accel tcg,thread=single -icount shift=0",
         }
     }
 }

@@ -228,7 +228,7 @@ impl Machine {
     /// QEMU's arguments.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut line = Line(Vec::new());
-        line.words("-machine q35").words("-accel").add(self.accelerator.option()).words("-cpu max");
+        line.words("-machine q35").words(self.accelerator.options()).words("-cpu max");
         line.words("-nodefaults -no-user-config -display none -no-reboot");
         line.words(&format!("-smp {} -m {}", self.cores, self.memory));
         if self.nodes > 1 {

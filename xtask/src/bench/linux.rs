@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail};
 use crate::image::Image;
 use crate::progress::Step;
 use crate::qemu::Nic;
-use crate::run::REDIS_ARGUMENTS;
 use crate::{elf, host, process, setup, workspace};
 
 /// The init script's path.
@@ -71,8 +70,8 @@ impl LinuxKernel {
         (fs::File::open(&image).is_ok() && modules.is_dir()).then_some(Self { image, modules })
     }
 
-    /// Adds modules, busybox and the init script, which starts redis-server.
-    pub fn add_to(&self, image: &mut Image, nic: Nic, redis: &Path) -> Result<()> {
+    /// Adds modules, busybox and the init script, which becomes the program of `command`, in words for a shell.
+    pub fn add_to(&self, image: &mut Image, nic: Nic, command: &str) -> Result<()> {
         let busybox = host::find_program("busybox").context("busybox is not installed")?;
         if elf::linkage(&busybox)?.is_some_and(|linkage| linkage.interpreter.is_some()) {
             bail!("{} is not static: install busybox-static", busybox.display());
@@ -85,7 +84,7 @@ impl LinuxKernel {
             image.host_tree(&self.modules.join(&module), &Path::new(MODULES).join(&name))?;
             loading.push_str(&format!("/busybox insmod {MODULES}/{name}\n"));
         }
-        image.file(INIT, 0o755, script(&loading, redis))
+        image.file(INIT, 0o755, script(&loading, nic, command))
     }
 
     /// The modules that a card needs, those first that others need.
@@ -171,20 +170,24 @@ fn module_name(path: &str) -> String {
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-/// The address is asked for beside the server's start, as nrk does it.
-fn script(loading: &str, redis: &Path) -> String {
-    let arguments = REDIS_ARGUMENTS.map(|argument| process::shell_word(argument.as_ref())).join(" ");
+/// The address is asked for beside the program's start, as nrk does it.
+fn script(loading: &str, nic: Nic, command: &str) -> String {
+    let network = match nic {
+        Nic::None => "",
+        _ => {
+            "/busybox ifconfig eth0 up
+/busybox udhcpc -q -i eth0 -t 30 -T 1 -s /lease >/dev/null 2>&1 &
+"
+        }
+    };
     format!(
         "#!/busybox sh
 /busybox mount -t proc proc /proc
 /busybox mount -t sysfs sys /sys
 /busybox mount -t devtmpfs dev /dev
 {loading}/busybox ifconfig lo 127.0.0.1
-/busybox ifconfig eth0 up
-/busybox udhcpc -q -i eth0 -t 30 -T 1 -s /lease >/dev/null 2>&1 &
-exec {} {arguments}
-",
-        process::shell_word(redis.as_os_str())
+{network}exec {command}
+"
     )
 }
 
@@ -209,9 +212,12 @@ mod tests {
 
     #[test]
     fn the_init_script_is_sound_shell() {
-        let script = script("/busybox insmod /modules/a.ko\n", Path::new("/usr/bin/redis-server"));
-        assert!(Command::new("sh").args(["-n", "-c", &script]).status().unwrap().success());
-        assert!(script.ends_with("--save '' --dir /\n"), "{script}");
+        for nic in [Nic::Virtio, Nic::None] {
+            let script = script("/busybox insmod /modules/a.ko\n", nic, "/bin/program --save ''");
+            assert!(Command::new("sh").args(["-n", "-c", &script]).status().unwrap().success());
+            assert!(script.ends_with("\nexec /bin/program --save ''\n"), "{script}");
+            assert_eq!(script.contains("udhcpc"), nic != Nic::None);
+        }
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //!
 //! Both kernels run in turn, round by round, on the same QEMU line, with the same programs and the same load from a
 //! network namespace of this machine; speeds drift, so only what was measured side by side is compared. [`system`]
-//! starts a guest of either kind ([`linux`] prepares Debian's kernel), [`boot`], [`redis`] and [`ping`] measure,
+//! starts a guest of either kind ([`linux`] prepares Debian's kernel), [`boot`], [`redis`], [`ping`] and [`path`] measure,
 //! [`report`] prints medians and ratios.
 
 pub mod boot;
 pub mod linux;
 pub mod nr;
+pub mod path;
 pub mod ping;
 pub mod pong;
 pub mod redis;
@@ -16,14 +17,14 @@ pub mod system;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::progress::Step;
 use crate::qemu::Nic;
 use crate::{setup, workspace};
 use report::Report;
-use system::{Kind, Shape, System};
+use system::{Kind, Program, Shape, System};
 
 /// What is measured, and how.
 #[derive(Debug, Clone, Subcommand)]
@@ -34,6 +35,8 @@ pub enum Bench {
     Redis(Options),
     /// ping -A and ping -f, 10,000 packets
     Ping(Options),
+    /// Instructions per system call and the like, the same on every run
+    Path(Options),
     /// Node replication beside locks and concurrent maps, on this machine
     Nr(nr::Options),
 }
@@ -47,6 +50,8 @@ pub enum Name {
     Redis,
     /// [`ping`]
     Ping,
+    /// [`path`]
+    Path,
 }
 
 /// Whom nrk is compared with.
@@ -120,6 +125,7 @@ impl Name {
             Self::Boot => &boot::ROWS,
             Self::Redis => &redis::ROWS,
             Self::Ping => &ping::ROWS,
+            Self::Path => &path::ROWS,
         }
     }
 
@@ -128,6 +134,23 @@ impl Name {
             Self::Boot => boot::measure(system),
             Self::Redis => redis::measure(system),
             Self::Ping => ping::measure(system),
+            Self::Path => path::measure(system),
+        }
+    }
+
+    fn program(self) -> Result<Program> {
+        match self {
+            Self::Path => Program::user("torture", &["bench"]),
+            _ => Ok(Program::redis()),
+        }
+    }
+
+    /// The card that is asked for, if the benchmark uses one.
+    fn nic(self, options: &Options) -> Result<Nic> {
+        match (self, options.nic) {
+            (Self::Path, _) => Ok(Nic::None),
+            (_, Nic::None) => bail!("this benchmark needs a network card: --nic virtio, e1000 or vmxnet3"),
+            (_, nic) => Ok(nic),
         }
     }
 }
@@ -140,6 +163,7 @@ pub fn run(bench: &Bench) -> Result<u8> {
         Bench::Boot(options) => run_in_guest(Name::Boot, options),
         Bench::Redis(options) => run_in_guest(Name::Redis, options),
         Bench::Ping(options) => run_in_guest(Name::Ping, options),
+        Bench::Path(options) => run_in_guest(Name::Path, options),
         Bench::Nr(options) => nr::run(options),
     }
 }
@@ -149,16 +173,13 @@ fn run_in_guest(name: Name, options: &Options) -> Result<u8> {
     if options.against.is_some() {
         setup::require(setup::BENCH)?;
     }
-    if options.nic == Nic::None {
-        anyhow::bail!("the benchmarks need a network card: --nic virtio, e1000 or vmxnet3");
-    }
-    let shape = Shape { nic: options.nic, cores: options.cores, memory: options.memory };
-    let mut systems = Vec::new();
+    let shape = Shape { nic: name.nic(options)?, cores: options.cores, memory: options.memory };
+    let (program, mut systems) = (name.program()?, Vec::new());
     if !options.only_other {
-        systems.push(System::new(Kind::Nrk, shape)?);
+        systems.push(System::new(Kind::Nrk, shape, &program)?);
     }
     if options.against == Some(Against::Linux) {
-        systems.push(System::new(Kind::Linux, shape)?);
+        systems.push(System::new(Kind::Linux, shape, &program)?);
     }
     let mut report = Report::new(format!("{name:?}").to_lowercase(), name.rows(), shape);
     for round in 1..=options.rounds {

@@ -1,8 +1,10 @@
-//! A guest to measure: nrk or Linux, with redis-server on a tap, on the same QEMU line.
+//! A guest to measure: nrk or Linux, on the same QEMU line and with the same program: redis-server on a tap, or one that
+//! measures by itself and ends.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,12 +12,13 @@ use tempfile::TempDir;
 
 use super::linux::LinuxKernel;
 use super::pong;
+use crate::accel::Accelerator;
 use crate::cmdline::Boot;
 use crate::namespace::{Namespace, TAP};
 use crate::qemu::{Machine, Nic, tap_netdev};
 use crate::run::{REDIS_ARGUMENTS, default_program};
 use crate::watched::Watched;
-use crate::{build, pack, workspace};
+use crate::{build, pack, process, workspace};
 
 /// How long a guest may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,6 +54,36 @@ pub struct Shape {
     pub memory: u32,
 }
 
+/// What runs in the guest.
+#[derive(Debug, Clone)]
+pub struct Program {
+    contents: pack::Contents,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// The machine's own redis-server.
+    pub fn redis() -> Self {
+        let contents = pack::Contents { program: Some(default_program()), ..pack::Contents::default() };
+        Self { contents, arguments: REDIS_ARGUMENTS.map(Into::into).into() }
+    }
+
+    /// A program of user/.
+    pub fn user(name: &str, arguments: &[&str]) -> Result<Self> {
+        let path = Path::new("/bin").join(name);
+        let files = vec![(build::user_programs()?.join(name), path.clone())];
+        let contents = pack::Contents { program: Some(path), files, ..pack::Contents::default() };
+        Ok(Self { contents, arguments: arguments.iter().map(Into::into).collect() })
+    }
+
+    /// In words for a shell, under the path that it has in the guest.
+    fn line(&self, path: &Path) -> String {
+        let words =
+            std::iter::once(path.as_os_str()).chain(self.arguments.iter().map(|word| word.as_os_str()));
+        words.map(process::shell_word).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// A kernel and an initramfs, ready to be started again and again.
 pub struct System {
     /// Which kernel.
@@ -62,11 +95,11 @@ pub struct System {
 
 impl System {
     /// Builds or fetches what the guest needs.
-    pub fn new(kind: Kind, shape: Shape) -> Result<Self> {
+    pub fn new(kind: Kind, shape: Shape, program: &Program) -> Result<Self> {
         let folder = workspace::scratch()?;
         let (kernel, initramfs, cmdline) = match kind {
-            Kind::Nrk => nrk()?,
-            Kind::Linux => linux(shape.nic)?,
+            Kind::Nrk => nrk(shape.nic, program)?,
+            Kind::Linux => linux(shape.nic, program)?,
         };
         let machine = Machine {
             initramfs: Some(initramfs),
@@ -74,11 +107,19 @@ impl System {
             cores: shape.cores,
             memory: shape.memory,
             nic: shape.nic,
-            netdev: Some(tap_netdev(TAP)),
+            netdev: (shape.nic != Nic::None).then(|| tap_netdev(TAP)),
             ..Machine::new(&kernel, &folder.path().join("status"))?
         };
         machine.check()?;
         Ok(Self { kind, shape, machine, _folder: folder })
+    }
+
+    /// Runs the guest until `last` appears in a line, with a clock that counts instructions. Returns the lines.
+    pub fn count_instructions(&self, last: &str) -> Result<Vec<String>> {
+        let machine = Machine { accelerator: Accelerator::Counting, ..self.machine.clone() };
+        let guest = Watched::start(machine.command(None), false)?;
+        guest.expect(last, PATIENCE)?;
+        Ok(guest.lines())
     }
 
     /// Starts the guest in a namespace of its own, and waits until redis answers.
@@ -120,28 +161,28 @@ impl Running {
 }
 
 /// Kernel, initramfs and command line of a system.
-type Parts = (PathBuf, PathBuf, std::ffi::OsString);
+type Parts = (PathBuf, PathBuf, OsString);
 
-fn nrk() -> Result<Parts> {
+fn nrk(nic: Nic, program: &Program) -> Result<Parts> {
     let kernel = build::kernel(build::Features::default())?;
-    let packed = pack::initramfs(&contents())?;
-    let arguments = REDIS_ARGUMENTS.map(Into::into);
-    let init = Some(packed.init.as_path());
-    let boot =
-        Boot { log: "warn", networked: true, term: "dumb", init, arguments: &arguments, ..Boot::default() };
+    let packed = pack::initramfs(&program.contents)?;
+    let boot = Boot {
+        log: "warn",
+        networked: nic != Nic::None,
+        term: "dumb",
+        init: Some(packed.init.as_path()),
+        arguments: &program.arguments,
+        ..Boot::default()
+    };
     Ok((kernel, packed.path, boot.line()?))
 }
 
-fn linux(nic: Nic) -> Result<Parts> {
+fn linux(nic: Nic, program: &Program) -> Result<Parts> {
     let kernel = LinuxKernel::obtain(nic)?;
-    let (mut image, redis) = pack::tree(&contents())?;
-    kernel.add_to(&mut image, nic, &redis)?;
+    let (mut image, path) = pack::tree(&program.contents)?;
+    kernel.add_to(&mut image, nic, &program.line(&path))?;
     let path = workspace::target().join(format!("initramfs/linux-{nic}.cpio"));
     workspace::write_atomically(&path, |file| image.write(BufWriter::new(file)))?;
     let words = format!("console=ttyS0 quiet mitigations=off rdinit={}", super::linux::INIT);
     Ok((kernel.image, path, words.into()))
-}
-
-fn contents() -> pack::Contents {
-    pack::Contents { program: Some(default_program()), ..pack::Contents::default() }
 }
