@@ -152,7 +152,8 @@ impl Sysinfo {
         let memory = memory::statistics();
         let (tasks, _) = process::counts();
         Self {
-            uptime: (arch::now() / 1_000_000_000) as i64,
+            // A second that has begun counts, as on Linux.
+            uptime: arch::now().div_ceil(1_000_000_000) as i64,
             loads: [(process::running() as u64) << LOAD_SHIFT; 3],
             total_memory: memory.total * PAGE_SIZE as u64,
             free_memory: memory.free * PAGE_SIZE as u64,
@@ -217,8 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn sysinfo_tells_of_the_memory_there_is() {
+    fn sysinfo_tells_of_the_memory_there_is_and_of_a_second_that_has_begun() {
         let info = Sysinfo::now();
         assert!(info.total_memory > 0 && info.free_memory <= info.total_memory && info.processes > 0);
+        assert!(info.uptime > 0);
     }
 }
