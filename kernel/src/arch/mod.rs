@@ -8,7 +8,7 @@
 //! What a platform supplies:
 //! - `relax()`: a pause in a spin loop; `core_id()`: which core runs this;
 //! - `now()`: monotonic nanoseconds since boot; `wall_clock_offset()`; `set_timer(deadline)`;
-//! - `wait_for_interrupt()`: sleep until something happens; `wake_core(core)`;
+//! - `wait_for_interrupt()`: sleep until something happens; `take_interrupts()`: handle what has come; `wake_core(core)`;
 //! - `phys_to_virt(phys)`: where physical memory is mapped;
 //! - `copy_from_user`, `copy_to_user`, `compare_exchange_user`: the raw copies under `uaccess.rs`;
 //! - `UserContext`, `enter_user`: run a user thread until it traps;

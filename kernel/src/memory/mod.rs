@@ -21,7 +21,7 @@ pub use heap::slab_pages;
 pub use mappers::Mappers;
 pub use space::{
     Access, AddressSpace, Advice, Fault, LockMode, MapError, MapFlags, MapRequest, Region, RemapFlags,
-    SpaceLimits, SpaceStatistics,
+    SpaceLimits, SpaceStatistics, Turn, advised_range,
 };
 
 pub use crate::replicated::address_space::{Backing, MappingName, Protection, VmaFlags};

@@ -6,7 +6,8 @@ use core::sync::atomic::Ordering;
 use super::block::block_unless_dying;
 use super::group::{NewProcess, Process};
 use super::limits::{Resource, UNLIMITED};
-use super::memory::space_limits;
+use super::memory::{space_limits, turn};
+use super::pace::Pace;
 use super::pidfd::PidFd;
 use super::registry::{self, with_table};
 use super::run;
@@ -15,7 +16,7 @@ use super::thread::{NewThread, Resources, SharedSpace, Thread, attention};
 use super::vfork::Completion;
 use crate::errno::Errno;
 use crate::fs::OpenFlags;
-use crate::memory::{Purpose, VirtAddr, admit};
+use crate::memory::{AddressSpace, Purpose, VirtAddr, admit};
 use crate::syscall::Caller;
 use crate::uaccess::UserPtr;
 
@@ -143,7 +144,7 @@ pub async fn clone(caller: &mut Caller<'_>, request: CloneRequest) -> Result<u32
     admit(Purpose::User)?;
     check_limit(caller.thread)?;
     let tid = with_table(|table| table.reserve())?;
-    let made = make(caller, &request, tid).inspect_err(|_| with_table(|table| table.release(tid)));
+    let made = make(caller, &request, tid).await.inspect_err(|_| with_table(|table| table.release(tid)));
     let (child, completion) = made?;
     if request.flags.contains(CloneFlags::PIDFD) {
         let given = give_descriptor(caller, &child, request.pidfd);
@@ -169,7 +170,7 @@ fn check_limit(thread: &Thread) -> Result<(), Errno> {
     if (count as u64) < limit { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
-fn make(
+async fn make(
     caller: &Caller<'_>,
     request: &CloneRequest,
     tid: u32,
@@ -180,10 +181,11 @@ fn make(
     } else {
         Arc::new(new_process(parent.process(), request, tid))
     };
+    let resources = share(parent, flags).await?;
     let thread = Thread::new(NewThread {
         tid,
         process,
-        resources: share(parent, flags)?,
+        resources,
         credentials: parent.credentials(),
         name: parent.name(),
         blocked: parent.blocked(),
@@ -225,14 +227,12 @@ fn new_process(parent: &Process, request: &CloneRequest, pid: u32) -> Process {
 }
 
 /// What the child works with: the caller's, or copies.
-fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
+async fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
     let Resources { space, files, fs } = parent.resources();
     let space = if flags.contains(CloneFlags::VM) {
         space
     } else {
-        let mut fork = space.space().begin_fork()?;
-        while fork.step()? {}
-        let copy = fork.finish();
+        let copy = copy_space(parent, space.space()).await?;
         copy.set_limits(space_limits(parent.process(), parent.credentials().is_privileged()));
         SharedSpace::new(copy)
     };
@@ -241,6 +241,16 @@ fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
         files: if flags.contains(CloneFlags::FILES) { files } else { files.fork()? },
         fs: if flags.contains(CloneFlags::FS) { fs } else { fs.fork() },
     })
+}
+
+/// A copy of the caller's memory; `EINTR` when the caller is about to end.
+async fn copy_space(parent: &Thread, space: &AddressSpace) -> Result<Arc<AddressSpace>, Errno> {
+    let _turn = turn(parent, space).await?;
+    let (mut fork, mut pace) = (space.begin_fork()?, Pace::new(parent));
+    while fork.step()? {
+        pace.pause().await?;
+    }
+    Ok(fork.finish())
 }
 
 fn inherit(thread: &Thread, parent: &Thread, request: &CloneRequest) {
@@ -346,7 +356,12 @@ mod tests {
         let mut context = UserContext::new(0x40_0000, 0x1000);
         let caller = Caller { thread: parent, context: &mut context, space: parent.space() };
         let tid = with_table(|table| table.reserve()).unwrap();
-        let (child, _) = make(&caller, &request(flags), tid).unwrap();
+        let request = request(flags);
+        let mut making = core::pin::pin!(make(&caller, &request, tid));
+        // So small a space is copied without a pause.
+        let context = &mut core::task::Context::from_waker(core::task::Waker::noop());
+        let core::task::Poll::Ready(made) = making.as_mut().poll(context) else { panic!("it pauses") };
+        let (child, _) = made.unwrap();
         enter(parent, &child, flags);
         child
     }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::group::{INIT, Process};
+use super::pace::Pace;
 use super::registry::{self, with_table};
 use super::signal::{ActionFlags, IGNORE, Signal, SignalInfo};
 use super::status::ExitStatus;
@@ -76,6 +77,19 @@ pub(super) fn release_memory(thread: &Thread, space: &Arc<AddressSpace>) {
     let vfork = thread.vfork.lock().take();
     if let Some(completion) = vfork {
         completion.complete();
+    }
+}
+
+/// Gives the memory back that `thread` alone still uses, in pieces: before the thread ends, or has another space.
+pub(super) async fn clear_memory(thread: &Thread, space: &Arc<AddressSpace>) {
+    release_memory(thread, space);
+    if thread.resources.lock().space.is_shared() {
+        return;
+    }
+    let mut pace = Pace::new(thread);
+    while space.clear_some() {
+        // That the thread is to end is no reason to stop.
+        let _ = pace.pause().await;
     }
 }
 

@@ -2,12 +2,14 @@
 
 use alloc::sync::Arc;
 
+use super::block::block_unless_dying;
 use super::futex::Key;
 use super::group::Process;
 use super::limits::Resource;
+use super::thread::Thread;
 use crate::errno::Errno;
 use crate::fs::PageSource;
-use crate::memory::{Access, AddressSpace, PAGE_SIZE, SpaceLimits, VirtAddr};
+use crate::memory::{Access, AddressSpace, PAGE_SIZE, SpaceLimits, Turn, VirtAddr};
 use crate::uaccess::{is_user_range, resolve};
 
 /// Pages that are there.
@@ -30,6 +32,22 @@ pub fn space_limits(process: &Process, privileged: bool) -> SpaceLimits {
         stack: soft(Resource::Stack),
         locked: if privileged { u64::MAX } else { soft(Resource::LockedMemory) },
     }
+}
+
+/// The right to change the areas of the caller's space, when it is the caller's turn.
+///
+/// # Errors
+/// `EINTR` when the caller is about to end.
+pub async fn turn<'a>(thread: &Thread, space: &'a AddressSpace) -> Result<Turn<'a>, Errno> {
+    let mut turn = space.try_turn();
+    if turn.is_none() {
+        block_unless_dying(thread, space.turns(), || {
+            turn = space.try_turn();
+            turn.is_some()
+        })
+        .await?;
+    }
+    turn.ok_or(Errno::EINTR)
 }
 
 /// The futex at `address`. With `private`, the caller says that no other address space maps it; else its page has to be there.

@@ -31,6 +31,7 @@ pub mod interval_timer;
 mod limits;
 pub mod memory;
 mod oom;
+pub mod pace;
 pub mod pidfd;
 pub mod posix_timer;
 mod registry;

@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
 use super::deliver;
-use super::exit::end_thread;
+use super::exit::{clear_memory, end_thread};
 use super::thread::{RunState, Thread, attention};
 use super::usage::Charge;
 use super::{current, fault, oom, trace};
@@ -96,6 +96,7 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
             Trap::Interrupt => interrupt(thread).await,
         }
     }
+    clear_memory(thread, &caller.space).await;
     drop(caller);
     drop(context);
     end_thread(thread);

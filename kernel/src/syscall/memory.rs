@@ -3,16 +3,19 @@
 //! The handlers decode flags and find files; the work is done by `memory/space`.
 
 use alloc::sync::Arc;
+use core::ops::Range;
 
 use super::Caller;
 use crate::errno::{Errno, SysResult};
 use crate::fs::memfs::{SEAL_FUTURE_WRITE, SEAL_WRITE};
 use crate::fs::{DeviceNumber, OpenFile, Stat};
 use crate::memory::{
-    AddressSpace, Advice, Backing, LockMode, MapError, MapFlags, MapRequest, MappingName, PAGE_SIZE,
-    Protection, RemapFlags, VirtAddr, page_round_up,
+    Access, AddressSpace, Advice, Backing, LockMode, MapError, MapFlags, MapRequest, MappingName, PAGE_SIZE,
+    Protection, RemapFlags, VirtAddr, advised_range, page_round_up,
 };
 use crate::process::Thread;
+use crate::process::memory::turn;
+use crate::process::pace::Pace;
 use crate::uaccess::{is_user_range, write_bytes};
 
 /// The type of a mapping is in the lowest four bits of the flags.
@@ -22,8 +25,36 @@ const MAP_HUGETLB: u32 = 0x4_0000;
 const PROT_SEM: u32 = 8;
 const PROT_GROWSDOWN: u32 = 0x0100_0000;
 
+/// Calls `act` with one piece of `range` after the other, and pauses between them.
+async fn in_pieces(
+    c: &Caller<'_>,
+    mut range: Range<VirtAddr>,
+    mut act: impl FnMut(VirtAddr, usize) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut pace = Pace::new(c.thread);
+    loop {
+        let end = c.space.piece(&range);
+        act(range.start, end - range.start)?;
+        if end >= range.end {
+            return Ok(());
+        }
+        range.start = end;
+        pace.pause().await?;
+    }
+}
+
+/// Pages in what can be had of `range`: `MAP_POPULATE`, mlock(2).
+async fn populate(c: &Caller<'_>, mut range: Range<VirtAddr>) -> Result<(), Errno> {
+    let mut pace = Pace::new(c.thread);
+    while let Some(next) = c.space.populate_some(&range) {
+        range.start = next;
+        pace.pause().await?;
+    }
+    Ok(())
+}
+
 /// mmap(2)
-pub fn mmap(
+pub async fn mmap(
     c: &mut Caller<'_>,
     address: VirtAddr,
     len: usize,
@@ -41,7 +72,15 @@ pub fn mmap(
     if let Some(file) = file {
         attach(&mut request, c.thread, &file, offset)?;
     }
-    Ok(c.space.map(request)?.as_usize())
+    let (range, wanted) = {
+        let _turn = turn(c.thread, &c.space).await?;
+        c.space.map_area(request)?
+    };
+    let start = range.start.as_usize();
+    if wanted {
+        populate(c, range).await?;
+    }
+    Ok(start)
 }
 
 /// The request that the arguments of mmap(2) make, all but the file.
@@ -119,14 +158,34 @@ fn name_of(thread: &Thread, file: &OpenFile, stat: &Stat) -> Result<Arc<MappingN
 }
 
 /// munmap(2)
-pub fn munmap(c: &mut Caller<'_>, address: VirtAddr, len: usize) -> SysResult {
-    c.space.unmap(address, len)?;
+pub async fn munmap(c: &mut Caller<'_>, address: VirtAddr, len: usize) -> SysResult {
+    // Empty, and wrong, ranges are left to the first piece.
+    let range = whole_pages(address, len).unwrap_or(address..address);
+    let _turn = turn(c.thread, &c.space).await?;
+    if range.is_empty() {
+        c.space.unmap(address, len)?;
+    } else {
+        in_pieces(c, range, |at, len| Ok(c.space.unmap(at, len)?)).await?;
+    }
     Ok(0)
 }
 
+/// The pages of a range that a call can go through in pieces; `None` for one to which it has to say no.
+fn whole_pages(address: VirtAddr, len: usize) -> Option<Range<VirtAddr>> {
+    let len = page_round_up(len)?;
+    (address.is_aligned(PAGE_SIZE) && is_user_range(address, len)).then(|| address..address + len)
+}
+
 /// mprotect(2)
-pub fn mprotect(c: &mut Caller<'_>, address: VirtAddr, len: usize, prot: u32) -> SysResult {
-    protect(&c.space, address, len, prot)
+pub async fn mprotect(c: &mut Caller<'_>, address: VirtAddr, len: usize, prot: u32) -> SysResult {
+    let _turn = turn(c.thread, &c.space).await?;
+    match whole_pages(address, len) {
+        Some(range) if !range.is_empty() && prot & PROT_GROWSDOWN == 0 => {
+            in_pieces(c, range, |at, len| protect(&c.space, at, len, prot).map(drop)).await?;
+            Ok(0)
+        }
+        _ => protect(&c.space, address, len, prot),
+    }
 }
 
 fn protect(space: &AddressSpace, mut address: VirtAddr, mut len: usize, prot: u32) -> SysResult {
@@ -145,12 +204,13 @@ fn protect(space: &AddressSpace, mut address: VirtAddr, mut len: usize, prot: u3
 }
 
 /// brk(2): as the system call has it, the end of the heap after the call.
-pub fn brk(c: &mut Caller<'_>, end: VirtAddr) -> SysResult {
+pub async fn brk(c: &mut Caller<'_>, end: VirtAddr) -> SysResult {
+    let _turn = turn(c.thread, &c.space).await?;
     Ok(c.space.brk(end).as_usize())
 }
 
 /// mremap(2)
-pub fn mremap(
+pub async fn mremap(
     c: &mut Caller<'_>,
     old: VirtAddr,
     old_len: usize,
@@ -159,6 +219,7 @@ pub fn mremap(
     new: VirtAddr,
 ) -> SysResult {
     let flags = RemapFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let _turn = turn(c.thread, &c.space).await?;
     match c.space.remap(old, old_len, new_len, flags, new) {
         Ok(address) => Ok(address.as_usize()),
         Err(MapError::NotMapped) => Err(Errno::EFAULT),
@@ -180,7 +241,7 @@ pub fn msync(c: &mut Caller<'_>, address: VirtAddr, len: usize, flags: u32) -> S
 }
 
 /// mincore(2)
-pub fn mincore(c: &mut Caller<'_>, address: VirtAddr, len: usize, vec: VirtAddr) -> SysResult {
+pub async fn mincore(c: &mut Caller<'_>, address: VirtAddr, len: usize, vec: VirtAddr) -> SysResult {
     if !address.is_aligned(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
@@ -191,38 +252,75 @@ pub fn mincore(c: &mut Caller<'_>, address: VirtAddr, len: usize, vec: VirtAddr)
     if !is_user_range(vec, pages) {
         return Err(Errno::EFAULT);
     }
-    let mut chunk = [0; 256];
+    let (mut chunk, mut pace) = ([0; 256], Pace::new(c.thread));
     for first in (0..pages).step_by(chunk.len()) {
         let part = &mut chunk[..(pages - first).min(256)];
         space.resident_pages(address + first * PAGE_SIZE, part)?;
         write_bytes(space, vec + first, part)?;
+        pace.pause().await?;
     }
     Ok(0)
 }
 
 /// madvise(2)
-pub fn madvise(c: &mut Caller<'_>, address: VirtAddr, len: usize, advice: i32) -> SysResult {
+pub async fn madvise(c: &mut Caller<'_>, address: VirtAddr, len: usize, advice: i32) -> SysResult {
     let advice = Advice::from_number(advice).ok_or(Errno::EINVAL)?;
-    c.space.advise(address, len, advice)?;
+    let range = advised_range(address, len)?;
+    match advice {
+        Advice::Populate(access) => page_in(c, range, access).await?,
+        Advice::Discard { .. } if !range.is_empty() => {
+            // As on Linux, what is mapped is advised also if there are gaps, and the gaps are told at the end.
+            let mut gaps = false;
+            let discard = |at, len| match c.space.advise(at, len, advice) {
+                Err(MapError::NotMapped) => {
+                    gaps = true;
+                    Ok(())
+                }
+                done => Ok(done?),
+            };
+            in_pieces(c, range, discard).await?;
+            if gaps {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        _ => c.space.advise(address, len, advice)?,
+    }
     Ok(0)
 }
 
+/// Pages in all of `range` (`ENOMEM` where a page cannot be had).
+async fn page_in(c: &Caller<'_>, mut range: Range<VirtAddr>, access: Access) -> Result<(), Errno> {
+    let mut pace = Pace::new(c.thread);
+    while let Some(next) = c.space.page_in_some(&range, access)? {
+        range.start = next;
+        pace.pause().await?;
+    }
+    Ok(())
+}
+
 /// mlock(2)
-pub fn mlock(c: &mut Caller<'_>, address: VirtAddr, len: usize) -> SysResult {
-    c.space.lock_memory(address, len, LockMode::Now)?;
+pub async fn mlock(c: &mut Caller<'_>, address: VirtAddr, len: usize) -> SysResult {
+    lock(c, address, len, LockMode::Now).await
+}
+
+async fn lock(c: &Caller<'_>, address: VirtAddr, len: usize, mode: LockMode) -> SysResult {
+    let range = {
+        let _turn = turn(c.thread, &c.space).await?;
+        c.space.lock_memory(address, len, mode)?
+    };
+    populate(c, range).await?;
     Ok(0)
 }
 
 /// mlock2(2)
-pub fn mlock2(c: &mut Caller<'_>, address: VirtAddr, len: usize, flags: u32) -> SysResult {
+pub async fn mlock2(c: &mut Caller<'_>, address: VirtAddr, len: usize, flags: u32) -> SysResult {
     const ONFAULT: u32 = 1;
     let mode = match flags {
         0 => LockMode::Now,
         ONFAULT => LockMode::OnFault,
         _ => return Err(Errno::EINVAL),
     };
-    c.space.lock_memory(address, len, mode)?;
-    Ok(0)
+    lock(c, address, len, mode).await
 }
 
 /// munlock(2)
@@ -232,9 +330,16 @@ pub fn munlock(c: &mut Caller<'_>, address: VirtAddr, len: usize) -> SysResult {
 }
 
 /// mlockall(2)
-pub fn mlockall(c: &mut Caller<'_>, flags: u32) -> SysResult {
+pub async fn mlockall(c: &mut Caller<'_>, flags: u32) -> SysResult {
     let (current, future) = lock_all_modes(flags).ok_or(Errno::EINVAL)?;
     c.space.lock_all(current, future)?;
+    if current == Some(LockMode::Now) {
+        let mut at = VirtAddr::default();
+        while let Some(area) = c.space.next_area(at) {
+            at = area.end;
+            populate(c, area).await?;
+        }
+    }
     Ok(0)
 }
 

@@ -51,6 +51,9 @@ pub fn wait_for_interrupt() {
     std::thread::yield_now();
 }
 
+/// None come.
+pub fn take_interrupts() {}
+
 /// Cores of a test never sleep.
 pub fn wake_core(_core: CoreId) {}
 

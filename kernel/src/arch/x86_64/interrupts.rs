@@ -146,6 +146,14 @@ pub fn wait() {
     x86_64::instructions::interrupts::disable();
 }
 
+/// Handles the interrupts that have come meanwhile: where a long call pauses.
+pub fn take() {
+    x86_64::instructions::interrupts::enable();
+    // STI takes effect after the next instruction.
+    x86_64::instructions::nop();
+    x86_64::instructions::interrupts::disable();
+}
+
 const MASKED: u32 = 1 << 16;
 const LEVEL: u32 = 1 << 15;
 const ACTIVE_LOW: u32 = 1 << 13;

@@ -62,7 +62,7 @@ pub use self::{
     cpu::{extended_layout, hardware_capabilities},
     entry::enter_user,
     exit::exit,
-    interrupts::wait as wait_for_interrupt,
+    interrupts::{take as take_interrupts, wait as wait_for_interrupt},
     registers::{dma_memory, map_registers},
     start::{phys_to_virt, random_seed, relax, start, wake_core},
     usercopy::{compare_exchange_user, copy_from_user, copy_to_user},

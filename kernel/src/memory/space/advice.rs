@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::map::named_range;
+use super::map::{POPULATE_BATCH, named_range};
 use super::{AddressSpace, MapError, State};
 use crate::memory::{Access, PAGE_SIZE, USER_END, VirtAddr};
 use crate::replicated::Operation;
@@ -13,14 +13,8 @@ use crate::replicated::address_space::{Backing, Flag, VmaFlags};
 pub enum Advice {
     /// Hints on the order of use, and on what is used next or no more: nothing to do, since nothing is paged out.
     Hint,
-    /// `MADV_WILLNEED`, `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`: page in; the access that is expected, and whether a page that
-    /// cannot be had is an error.
-    Populate {
-        /// Expected access.
-        access: Access,
-        /// Whether a failure is reported.
-        must: bool,
-    },
+    /// `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`: page in for this access ([`AddressSpace::page_in_some`]).
+    Populate(Access),
     /// `MADV_DONTNEED`, and `MADV_FREE` (`private_only`): the pages go at once; the next access finds them as new.
     Discard {
         /// Whether only private anonymous memory may be named.
@@ -42,9 +36,8 @@ impl Advice {
     pub fn from_number(number: i32) -> Option<Self> {
         let set = |set, clear| Self::Set { set, clear, private_only: false };
         Some(match number {
-            // NORMAL, RANDOM, SEQUENTIAL; COLD, PAGEOUT.
-            0..=2 | 20 | 21 => Self::Hint,
-            3 => Self::Populate { access: Access::Read, must: false },
+            // NORMAL, RANDOM, SEQUENTIAL, WILLNEED; COLD, PAGEOUT.
+            0..=3 | 20 | 21 => Self::Hint,
             4 => Self::Discard { private_only: false },
             8 => Self::Discard { private_only: true },
             10 => set(VmaFlags::DONT_FORK, VmaFlags::empty()),
@@ -53,8 +46,8 @@ impl Advice {
             17 => set(VmaFlags::empty(), VmaFlags::DONT_DUMP),
             18 => Self::Set { set: VmaFlags::WIPE_ON_FORK, clear: VmaFlags::empty(), private_only: true },
             19 => set(VmaFlags::empty(), VmaFlags::WIPE_ON_FORK),
-            22 => Self::Populate { access: Access::Read, must: true },
-            23 => Self::Populate { access: Access::Write, must: true },
+            22 => Self::Populate(Access::Read),
+            23 => Self::Populate(Access::Write),
             _ => return None,
         })
     }
@@ -86,18 +79,15 @@ impl AddressSpace {
     /// # Errors
     /// [`MapError::NotMapped`] for a gap, [`MapError::Invalid`] for memory to which the advice does not apply.
     pub fn advise(&self, address: VirtAddr, len: usize, advice: Advice) -> Result<(), MapError> {
-        let range = named_range(address, len).map_err(|_| MapError::Invalid)?;
+        let range = advised_range(address, len)?;
         if range.is_empty() {
             return Ok(());
         }
         let mut state = self.lock();
         let covered = state.mappings.areas().covers(&range);
         match advice {
-            Advice::Hint => {}
-            Advice::Populate { access, must } => {
-                drop(state);
-                self.populate_as(range.clone(), access, must)?;
-            }
+            // What is to be paged in is, when the advice has been found good.
+            Advice::Hint | Advice::Populate(_) => {}
             Advice::Discard { private_only } => {
                 state.check_kind(&range, private_only, VmaFlags::LOCKED)?;
                 self.discard(&mut state, range.clone(), true);
@@ -111,27 +101,36 @@ impl AddressSpace {
         if covered { Ok(()) } else { Err(MapError::NotMapped) }
     }
 
-    fn populate_as(&self, range: Range<VirtAddr>, access: Access, must: bool) -> Result<(), MapError> {
+    /// Pages in the first pages of `range`, which is whole pages, for `access`. Says from where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// [`MapError::NotMapped`] for a page that cannot be had.
+    pub fn page_in_some(
+        &self,
+        range: &Range<VirtAddr>,
+        access: Access,
+    ) -> Result<Option<VirtAddr>, MapError> {
         let mut at = range.start;
-        while at < range.end {
-            if self.fault(at, access).is_err() && must {
-                return Err(MapError::NotMapped);
-            }
+        let end = range.end.min(at.checked_add(POPULATE_BATCH).ok_or(MapError::Invalid)?);
+        while at < end {
+            self.fault(at, access).map_err(|_| MapError::NotMapped)?;
             at = at + PAGE_SIZE;
         }
-        Ok(())
+        Ok((at < range.end).then_some(at))
     }
 
-    /// mlock(2), mlock2(2).
+    /// mlock(2), mlock2(2): returns what is to be paged in now.
     ///
     /// # Errors
     /// As mlock(2): [`MapError::NotMapped`], [`MapError::OutOfMemory`] beyond the limit, [`MapError::MayNotLock`].
-    pub fn lock_memory(&self, address: VirtAddr, len: usize, mode: LockMode) -> Result<(), MapError> {
+    pub fn lock_memory(
+        &self,
+        address: VirtAddr,
+        len: usize,
+        mode: LockMode,
+    ) -> Result<Range<VirtAddr>, MapError> {
         let range = lock_range(address, len)?;
-        if range.is_empty() {
-            return Ok(());
-        }
-        {
+        if !range.is_empty() {
             let mut state = self.lock();
             let locked: usize = state.locked_pages(&range);
             state.check_locked((range.end - range.start) / PAGE_SIZE - locked).map_err(
@@ -146,10 +145,7 @@ impl AddressSpace {
             state.mappings.prepare()?;
             Flag { range: range.clone(), set: mode.flags(), clear: LOCK_FLAGS }.apply(&mut state.mappings);
         }
-        if mode == LockMode::Now {
-            self.populate(range);
-        }
-        Ok(())
+        Ok(if mode == LockMode::Now { range } else { range.end..range.end })
     }
 
     /// munlock(2).
@@ -168,40 +164,31 @@ impl AddressSpace {
         if covered { Ok(()) } else { Err(MapError::NotMapped) }
     }
 
-    /// mlockall(2): locks what is mapped now (`current`), what will be (`future`), or neither: munlockall(2).
+    /// mlockall(2): locks what is mapped now (`current`), what will be (`future`), or neither: munlockall(2). Nothing is paged in.
     ///
     /// # Errors
     /// [`MapError::OutOfMemory`] beyond the limit, [`MapError::MayNotLock`].
     pub fn lock_all(&self, current: Option<LockMode>, future: Option<LockMode>) -> Result<(), MapError> {
         let all = VirtAddr::default()..VirtAddr::new(USER_END as u64);
-        {
-            let mut state = self.lock();
-            let totals = state.mappings.areas().totals();
-            if current.is_some() || future.is_some() {
-                let added = if current.is_some() { totals.mapped - totals.locked } else { 0 };
-                state.check_locked(added).map_err(|error| match error {
-                    MapError::TooMuchLocked => MapError::OutOfMemory,
-                    other => other,
-                })?;
-            }
-            state.layout.default_flags = future.map_or(VmaFlags::empty(), LockMode::flags);
-            if current.is_some() || future.is_none() {
-                let set = current.map_or(VmaFlags::empty(), LockMode::flags);
-                Flag { range: all.clone(), set, clear: LOCK_FLAGS }.apply(&mut state.mappings);
-            }
+        let mut state = self.lock();
+        let totals = state.mappings.areas().totals();
+        if current.is_some() || future.is_some() {
+            let added = if current.is_some() { totals.mapped - totals.locked } else { 0 };
+            state.check_locked(added).map_err(|error| match error {
+                MapError::TooMuchLocked => MapError::OutOfMemory,
+                other => other,
+            })?;
         }
-        if current == Some(LockMode::Now) {
-            let mut at = all.start;
-            while let Some(range) = self.next_area(at) {
-                self.populate(range.clone());
-                at = range.end;
-            }
+        state.layout.default_flags = future.map_or(VmaFlags::empty(), LockMode::flags);
+        if current.is_some() || future.is_none() {
+            let set = current.map_or(VmaFlags::empty(), LockMode::flags);
+            Flag { range: all, set, clear: LOCK_FLAGS }.apply(&mut state.mappings);
         }
         Ok(())
     }
 
     /// The first area that ends above `at`.
-    fn next_area(&self, at: VirtAddr) -> Option<Range<VirtAddr>> {
+    pub fn next_area(&self, at: VirtAddr) -> Option<Range<VirtAddr>> {
         self.lock().mappings.areas().find_from(at).map(|area| area.range())
     }
 
@@ -241,6 +228,14 @@ impl AddressSpace {
         }
         Ok(())
     }
+}
+
+/// The range that madvise(2) means: whole pages of the user half.
+///
+/// # Errors
+/// [`MapError::Invalid`].
+pub fn advised_range(address: VirtAddr, len: usize) -> Result<Range<VirtAddr>, MapError> {
+    named_range(address, len).map_err(|_| MapError::Invalid)
 }
 
 /// The range that mlock(2) means: all pages that the bytes touch.

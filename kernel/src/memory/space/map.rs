@@ -12,6 +12,8 @@ use crate::replicated::address_space::{Backing, Map, Protect, Protection, Vma, V
 const MMAP_MIN: VirtAddr = VirtAddr::new(0x1_0000);
 /// First address past the 2 GiB of `MAP_32BIT`.
 const LOW_END: VirtAddr = VirtAddr::new(0x8000_0000);
+/// Bytes that are paged in at a time.
+pub(super) const POPULATE_BATCH: usize = 64 * PAGE_SIZE;
 /// The gap that is left for the stack is between these.
 const STACK_GAP: Range<u64> = 128 << 20..(USER_END as u64 / 6) * 5;
 
@@ -100,11 +102,19 @@ pub(super) fn named_range(address: VirtAddr, len: usize) -> Result<Range<VirtAdd
 }
 
 impl AddressSpace {
-    /// mmap(2): maps memory; returns where.
+    /// Maps memory; returns where. Nothing is paged in.
     ///
     /// # Errors
     /// As mmap(2).
     pub fn map(&self, request: MapRequest) -> Result<VirtAddr, MapError> {
+        self.map_area(request).map(|(range, _)| range.start)
+    }
+
+    /// mmap(2): maps memory; returns where, and whether it is to be paged in.
+    ///
+    /// # Errors
+    /// As mmap(2).
+    pub fn map_area(&self, request: MapRequest) -> Result<(Range<VirtAddr>, bool), MapError> {
         let len = page_round_up(request.len).ok_or(MapError::OutOfMemory)?;
         if len == 0 {
             return Err(MapError::Invalid);
@@ -115,10 +125,7 @@ impl AddressSpace {
         }
         let (range, locked) = self.insert(&mut self.lock(), &request, area, len)?;
         let wanted = request.flags & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
-        if locked || wanted {
-            self.populate(range.clone());
-        }
-        Ok(range.start)
+        Ok((range, locked || wanted))
     }
 
     /// Finds a place for `area` and maps it there. Returns where, and whether its pages are to be locked at once.
@@ -191,10 +198,18 @@ impl AddressSpace {
         }
     }
 
-    /// Pages in all of `range`, as far as it can be had: for `MAP_POPULATE` and locked memory, which promise no more.
-    pub(super) fn populate(&self, range: Range<VirtAddr>) {
+    /// Pages in all of `range`, as far as it can be had: for locked memory, which promises no more.
+    pub(super) fn populate(&self, mut range: Range<VirtAddr>) {
+        while let Some(next) = self.populate_some(&range) {
+            range.start = next;
+        }
+    }
+
+    /// Pages in the first pages of `range`. Says from where to go on; `None` at the end, and where a page cannot be had.
+    pub fn populate_some(&self, range: &Range<VirtAddr>) -> Option<VirtAddr> {
         let mut at = range.start;
-        while at < range.end {
+        let end = range.end.min(at.checked_add(POPULATE_BATCH)?);
+        while at < end {
             let access = match self.lock().mappings.areas().find(at) {
                 // A shared page is not dirtied for nothing.
                 Some(area) if area.allows(Access::Write) && !area.flags.contains(VmaFlags::SHARED) => {
@@ -202,11 +217,10 @@ impl AddressSpace {
                 }
                 _ => Access::Read,
             };
-            if self.fault(at, access).is_err() {
-                return;
-            }
+            self.fault(at, access).ok()?;
             at = at + PAGE_SIZE;
         }
+        (at < range.end).then_some(at)
     }
 }
 

@@ -7,6 +7,7 @@
 //! - `heap_stack.rs`: brk, and the main stack;
 //! - `fault.rs`: demand paging, copy on write, access from the kernel;
 //! - `advice.rs`: madvise, mlock, msync, mincore;
+//! - `turn.rs`: long changes, in pieces;
 //! - `report.rs`: what /proc tells.
 //!
 //! Lock order: the space's lock, then the locks of the objects mapped there. Frames and tables are zeroed and pages of objects
@@ -20,16 +21,18 @@ mod map;
 mod remap;
 mod report;
 mod request;
+mod turn;
 
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-pub use advice::{Advice, LockMode};
+pub use advice::{Advice, LockMode, advised_range};
 pub use fault::{Access, Fault};
 pub use remap::RemapFlags;
 pub use report::{Region, SpaceStatistics};
 pub use request::{MapError, MapFlags, MapRequest};
+pub use turn::Turn;
 
 use super::{OutOfMemory, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, drop_frames};
 use crate::arch::{self, paging};
@@ -37,6 +40,7 @@ use crate::fs::PageSource;
 use crate::percore::PerCore;
 use crate::replicated::Operation;
 use crate::replicated::address_space::{Backing, Discard, Mappings, Unmap, VmaFlags};
+use crate::sched::WaitQueue;
 use crate::sync::{SpinLock, SpinLockGuard};
 
 /// Limits of the process, in bytes (getrlimit(2)); `u64::MAX` is none.
@@ -91,6 +95,10 @@ pub struct AddressSpace {
     root: PhysAddr,
     /// The cores whose TLBs may hold translations of this space.
     cores: paging::CoreSet,
+    /// Whether somebody has the right to change areas.
+    is_changing: AtomicBool,
+    /// Who waits for it.
+    turns: WaitQueue,
 }
 
 /// The space whose tables a core uses.
@@ -125,7 +133,14 @@ impl AddressSpace {
         let (peak_resident, peak_mapped) = (mappings.resident().total(), mappings.areas().totals().mapped);
         let state = State { mappings, layout, limits, peak_resident, peak_mapped };
         let cores = paging::CoreSet::new();
-        Arc::new_cyclic(|me| Self { me: me.clone(), state: SpinLock::new(state), root, cores })
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            state: SpinLock::new(state),
+            root,
+            cores,
+            is_changing: AtomicBool::new(false),
+            turns: WaitQueue::new(),
+        })
     }
 
     /// Has the object of an area remember who maps it.
@@ -172,12 +187,6 @@ impl AddressSpace {
             }
             before.cores.remove(arch::core_id());
         }
-    }
-
-    /// Unmaps everything: when the last thread is gone, though other parts of the kernel may still hold the space.
-    pub fn clear(&self) {
-        let mut state = self.state.lock();
-        self.unmap_pages(&mut state, VirtAddr::default(), VirtAddr::new(USER_END as u64));
     }
 
     fn lock(&self) -> SpinLockGuard<'_, State> {

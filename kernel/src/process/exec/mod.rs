@@ -21,7 +21,7 @@ use load::{ElfFile, Loaded, Role};
 use stack::{Contents, Stack, key};
 
 use super::block::block_unless_dying;
-use super::exit::release_memory;
+use super::exit::clear_memory;
 use super::group::Process;
 use super::limits::Resource;
 use super::memory::space_limits;
@@ -252,7 +252,7 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     become_only_thread(thread).await?;
     let process = thread.process();
     process.delete_timers();
-    release_memory(thread, &caller.space);
+    clear_memory(thread, &caller.space).await;
     prepared.space.activate();
     caller.space = prepared.space.clone();
     thread.replace_space(prepared.space);

@@ -18,7 +18,7 @@ section!("memory":
     anonymous, anonymous_errors, fixed, hints, unmap_holes, unmap_errors, protect, protect_parts,
     protect_errors, fault_details, none, remap, remap_in_place, remap_errors, dont_need, advise, brk,
     brk_limit, resident, large_and_lazy, execute, stack_grows, copy_on_write, overlap_replaces, limit,
-    locks, kernel_writes,
+    locks, kernel_writes, large_range, killed_while_paging_in,
 );
 
 pub const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
@@ -472,4 +472,49 @@ fn kernel_writes(t: Transcript) {
         sys!(write, writer, map.end() - 50, 100)
     });
     t.say("buffer that ends in nothing", sys!(pwrite64, fd, map.end() - 10, 10, 0));
+}
+
+/// Bytes of a range that no kernel goes through in one piece.
+const LARGE: usize = 64 << 20;
+
+fn large_range(t: Transcript) {
+    let at = must_map(mmap(0, LARGE, READ_WRITE, PRIVATE, -1, 0));
+    // A page and a gap far inside, where pieces may meet.
+    let (page, gap) = (at + LARGE / 2, at + LARGE / 4);
+    must(sys!(munmap, gap, PAGE));
+    t.say("a gap ends paging in", ok(sys!(madvise, at, LARGE, 23)));
+    t.say("paged in up to there", {
+        let mut present = [0_u8; 1];
+        (ok(sys!(mincore, gap - PAGE, PAGE, &mut present)), present[0] & 1)
+    });
+    must_map(mmap(gap, PAGE, READ_WRITE, PRIVATE | libc::MAP_FIXED, -1, 0));
+    t.say("paged in", ok(sys!(madvise, at, LARGE, 23)));
+    let mut present = vec![0_u8; LARGE / PAGE];
+    must(sys!(mincore, at, LARGE, &mut present[..]));
+    t.say("pages", present.iter().filter(|&&page| page & 1 != 0).count());
+    for (index, place) in [at, gap, page, at + LARGE - 1].into_iter().enumerate() {
+        poke(place, index as u8 + 1);
+    }
+    let places = || [at, gap, page, at + LARGE - 1].map(peek).to_vec();
+    t.say("protect", ok(sys!(mprotect, at, LARGE, PROT_READ)));
+    t.say("a child's", in_child(|| i32::from(places() != [1, 2, 3, 4])));
+    t.say("not writable", (write_at(at), write_at(page), write_at(at + LARGE - 1)));
+    t.say("discard", (ok(sys!(madvise, gap, LARGE / 2, libc::MADV_DONTNEED)), places()));
+    t.say("unmap", ok(sys!(munmap, at, LARGE)));
+    t.say("gone", (read_at(at), read_at(page), read_at(at + LARGE - 1)));
+    t.say("twice", ok(sys!(munmap, at, LARGE)));
+    t.say("protect nothing", ok(sys!(mprotect, at, LARGE, PROT_READ)));
+    t.say("discard nothing", ok(sys!(madvise, at, LARGE, libc::MADV_DONTNEED)));
+}
+
+fn killed_while_paging_in(t: Transcript) {
+    let child = user_sys::Child::spawn(|| {
+        loop {
+            let at = must_map(mmap(0, LARGE, READ_WRITE, PRIVATE | libc::MAP_POPULATE, -1, 0));
+            must(sys!(munmap, at, LARGE));
+        }
+    });
+    must(sys!(nanosleep, &user_sys::millis(50), 0));
+    must(child.kill(libc::SIGKILL));
+    t.say("ends", child.wait());
 }

@@ -97,14 +97,19 @@ fn limits_are_kept() {
 #[test]
 fn population_brings_pages_in() {
     let (space, source) = (space(), TestFile::new(4));
-    let start = space.map(MapRequest::anonymous(5 * PAGE, RW).with(MapFlags::POPULATE)).unwrap();
-    assert_eq!(space.statistics().resident_anonymous, 5);
-    space.map(file(&source, 0, 9, READ).with(MapFlags::POPULATE)).unwrap();
+    let with = |request: MapRequest, flags| space.map_area(request.with(flags)).unwrap();
+    let (large, wanted) = with(MapRequest::anonymous(500 * PAGE, RW), MapFlags::POPULATE);
+    assert_eq!((wanted, space.statistics().resident_anonymous), (true, 0));
+    assert_eq!(space.populate_some(&large), Some(large.start + 64 * PAGE));
+    assert_eq!(space.statistics().resident_anonymous, 64);
+    space.populate(large.clone());
+    assert_eq!(space.statistics().resident_anonymous, 500);
+    let (mapped, _) = with(file(&source, 0, 9, READ), MapFlags::POPULATE);
+    space.populate(mapped.clone());
     assert_eq!(space.statistics().resident_object, 4, "what lies past the end cannot be had");
-    let lazily = MapFlags::POPULATE | MapFlags::NONBLOCK;
-    space.map(MapRequest::anonymous(PAGE, READ).with(lazily)).unwrap();
-    assert_eq!(space.statistics().resident_anonymous, 5);
-    space.unmap(start, PAGE).unwrap();
+    assert_eq!(space.page_in_some(&mapped, Access::Read), Err(MapError::NotMapped));
+    assert_eq!(space.page_in_some(&(mapped.start..mapped.start + 4 * PAGE), Access::Read), Ok(None));
+    assert!(!with(MapRequest::anonymous(PAGE, READ), MapFlags::POPULATE | MapFlags::NONBLOCK).1);
 }
 
 #[test]
@@ -228,10 +233,11 @@ fn locking_counts_and_is_limited() {
     let space = space();
     space.set_limits(SpaceLimits { locked: 4 << 12, ..NO_LIMITS });
     let start = map(&space, 6, RW);
-    assert_eq!(space.lock_memory(start + 1, PAGE, LockMode::Now), Ok(()), "two pages are touched");
-    assert_eq!((space.statistics().locked, space.statistics().resident_anonymous), (2, 2));
-    assert_eq!(space.lock_memory(start, 4 * PAGE, LockMode::OnFault), Ok(()));
-    assert_eq!((space.statistics().locked, space.statistics().resident_anonymous), (4, 2));
+    let touched = start..start + 2 * PAGE;
+    assert_eq!(space.lock_memory(start + 1, PAGE, LockMode::Now), Ok(touched), "two pages are touched");
+    assert_eq!(space.statistics().locked, 2);
+    assert!(space.lock_memory(start, 4 * PAGE, LockMode::OnFault).unwrap().is_empty());
+    assert_eq!((space.statistics().locked, space.statistics().resident_anonymous), (4, 0));
     assert_eq!(space.lock_memory(start, 5 * PAGE, LockMode::Now), Err(MapError::OutOfMemory));
     let locked = MapRequest::anonymous(PAGE, RW).with(MapFlags::LOCKED);
     assert_eq!(space.map(locked.clone()), Err(MapError::TooMuchLocked));
@@ -276,7 +282,7 @@ fn a_large_space_is_unmapped_in_batches() {
     space.unmap(start + PAGE, 2998 * PAGE).unwrap();
     assert_eq!(areas(&space), [(start, 1, RW), (start + 2999 * PAGE, 1, RW)]);
     assert_eq!(space.statistics().resident_anonymous, 1);
-    space.clear();
+    while space.clear_some() {}
     assert_eq!((areas(&space), space.statistics().resident_anonymous), (Vec::new(), 0));
 }
 
