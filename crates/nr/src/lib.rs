@@ -28,7 +28,8 @@
 //!
 //! A **write** takes the lock of its replica, or leaves the operation in its slot for the thread that has it. The
 //! holder is the *combiner*: it appends all operations that wait in the slots with one atomic step, applies the log to
-//! its replica up to there, and hands the responses back through the slots. (`src/port.rs`, `src/combine.rs`)
+//! its replica up to there, and hands the responses back through the slots. Where threads contend, one of them comes to
+//! lead: the others leave the lock alone and are served now and then. (`src/port.rs`, `src/combine.rs`)
 //!
 //! A **read** is local. Its thread says in its own slot that it reads, sees that no writer is there and that the next
 //! entry of the log is not there yet, and looks. If there is more in the log, it first brings its replica up to where the

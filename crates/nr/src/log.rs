@@ -15,7 +15,7 @@
 //! `head` is a cached lower bound of all cursors: cells below it may be used again. Entries are dropped when their cell
 //! is used again, or with the log. Nothing is allocated after construction.
 //!
-//! Neighbours: [`crate::replica`] appends and applies; [`crate::group`] owns one log per lane.
+//! Neighbours: [`crate::combine`] appends and applies; [`crate::group`] owns one log per lane.
 
 use alloc::boxed::Box;
 use core::mem::MaybeUninit;
