@@ -21,7 +21,7 @@ pub enum Check {
     Format,
     /// clippy for this machine, warnings denied
     Clippy,
-    /// clippy for the kernel's target
+    /// clippy for the kernel's target, of the kernel and of what is to run in it
     ClippyKernel,
     /// codespell
     Spelling,
@@ -62,7 +62,12 @@ impl Check {
                 vec![cargo(toolchain::cargo(), &arguments)]
             }
             Self::ClippyKernel => {
-                vec![kernel_clippy(&[])?, kernel_clippy(&["--features", "integration-test"])?]
+                let kernel = ["--package", "nrk", "--bin", "nrk"];
+                vec![
+                    kernel_clippy(&kernel)?,
+                    kernel_clippy(&[&kernel[..], &["--features", "integration-test"]].concat())?,
+                    kernel_clippy(&["--package", "nr"])?,
+                ]
             }
             Self::Spelling => vec![spelling()?],
         })
@@ -77,14 +82,17 @@ fn cargo(mut command: Command, arguments: &[&str]) -> Command {
     command
 }
 
-fn kernel_clippy(features: &[&str]) -> Result<Command> {
+fn kernel_clippy(what: &[&str]) -> Result<Command> {
     let toolchain = Toolchain::obtain()?;
     if toolchain == Toolchain::Debian && !host::is_program("/usr/bin/cargo-clippy".as_ref()) {
         setup::install("clippy of Debian's compiler is not installed", &["rust-web-clippy"])?;
     }
     let mut command = toolchain.cargo("clippy");
-    command.args(["--package", "nrk", "--bin", "nrk", "--target-dir"]);
-    command.arg(workspace::target().join("kernel")).args(features).args(["--", "-D", "warnings"]);
+    command
+        .args(what)
+        .arg("--target-dir")
+        .arg(workspace::target().join("kernel"))
+        .args(["--", "-D", "warnings"]);
     Ok(command)
 }
 
