@@ -10,8 +10,10 @@ mod measure;
 mod plot;
 mod report;
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -118,7 +120,17 @@ impl Structure {
 const REPLICATED: [&str; 2] = ["nr", "node-replication"];
 
 impl Options {
-    /// All cases of one structure, in the order in which they are run.
+    /// The cases of one structure in the order in which they are run, those together that are run side by side.
+    ///
+    /// The goals compare numbers of threads with one another too.
+    fn groups(&self) -> Vec<Vec<Case>> {
+        let mut cases = self.cases();
+        cases.sort_by_key(|case| if self.goals { case.writes } else { 0 });
+        let together = |a: &Case, b: &Case| self.goals && a.writes == b.writes;
+        cases.chunk_by(together).map(<[Case]>::to_vec).collect()
+    }
+
+    /// All cases of one structure.
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for &pattern in &self.keys {
@@ -142,7 +154,7 @@ impl Options {
             self.only = ["nr", "node-replication", "parking_lot-mutex"].map(String::from).into();
         }
         if self.threads.is_empty() {
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let processors = measure::processors();
             self.threads = std::iter::successors(Some(1), |threads| Some(threads * 2))
                 .take_while(|&threads| threads <= 2 * processors)
                 .collect();
@@ -153,8 +165,17 @@ impl Options {
     }
 }
 
-fn main() -> Result<()> {
-    let mut options = Options::parse();
+fn main() -> ExitCode {
+    match measure_and_report(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nr-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure_and_report(mut options: Options) -> Result<()> {
     options.complete()?;
     let lines = run(&options);
     for (path, text) in [(&options.csv, report::csv(&lines)), (&options.table, report::table(&lines))] {
@@ -180,37 +201,50 @@ fn run(options: &Options) -> Vec<Line> {
         length: Duration::from_millis(options.millis),
         patience: options.patience,
     };
-    let cases = options.cases();
-    let total = cases.len() * options.structures.len();
-    let mut lines = Vec::new();
-    for (done, (&structure, case)) in options
-        .structures
-        .iter()
-        .flat_map(|structure| cases.iter().map(move |case| (structure, case)))
-        .enumerate()
-    {
-        let fits = |name: &str| options.wants(name) && (case.nodes == 1 || REPLICATED.contains(&name));
-        let (names, contenders): (Vec<_>, Vec<_>) = structure
-            .contenders()
-            .into_iter()
-            .filter(|(name, _)| fits(name))
-            .map(|(name, make)| (name, make(case)))
-            .unzip();
-        let results = measure(&contenders, case, &effort);
-        let Case { threads, nodes, writes, pattern } = case;
-        print!(
-            "[{:3}/{total}] {:7} {pattern:?} {threads} threads {nodes} nodes {writes:3} %:",
-            done + 1,
-            structure.name()
-        );
-        for (name, result) in names.iter().zip(&results) {
-            let mark = if result.calm == 0 { "?" } else { "" };
-            print!("  {name} {:.1}{mark}", result.mops);
+    let groups = options.groups();
+    let total = options.structures.len() * groups.iter().map(Vec::len).sum::<usize>();
+    let mut lines: Vec<Line> = Vec::new();
+    let mut done = 0;
+    for &structure in &options.structures {
+        for group in &groups {
+            let results = measure_group(options, structure, group, &effort);
+            for row in results.chunk_by(|a, b| a.case == b.case) {
+                done += 1;
+                println!("[{done:3}/{total}] {}", progress(row));
+            }
+            let _ = std::io::stdout().flush();
+            lines.extend(results);
         }
-        println!();
-        let _ = std::io::stdout().flush();
-        let line = |(contender, result)| Line { structure: structure.name(), contender, case: *case, result };
-        lines.extend(names.into_iter().zip(results).map(line));
     }
     lines
+}
+
+/// Measures everybody in all cases of a group, side by side.
+fn measure_group(options: &Options, structure: Structure, group: &[Case], effort: &Effort) -> Vec<Line> {
+    let mut subjects = Vec::new();
+    let mut names = Vec::new();
+    for case in group {
+        for (name, make) in structure.contenders() {
+            if options.wants(name) && (case.nodes == 1 || REPLICATED.contains(&name)) {
+                subjects.push((*case, make(case)));
+                names.push(name);
+            }
+        }
+    }
+    let results = measure(&subjects, effort);
+    let line =
+        |((contender, (case, _)), result)| Line { structure: structure.name(), contender, case, result };
+    names.into_iter().zip(subjects).zip(results).map(line).collect()
+}
+
+/// The results of a case in one line.
+fn progress(row: &[Line]) -> String {
+    let Line { structure, case: Case { threads, nodes, writes, pattern }, .. } = row[0];
+    let mut text = format!("{structure:7} {pattern:?} {threads} threads {nodes} nodes {writes:3} %:");
+    for Line { contender, result, .. } in row {
+        // Disturbed in every round, though there were processors for all.
+        let mark = if result.calm == 0 && threads <= measure::processors() { "?" } else { "" };
+        let _ = write!(text, "  {contender} {:.1}{mark}", result.mops);
+    }
+    text
 }

@@ -64,6 +64,11 @@ impl Round {
     }
 }
 
+/// How many threads can run at a time.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A contender that is ready to be measured.
 pub trait Measurable {
     /// Runs one round.
@@ -137,17 +142,16 @@ pub struct Result {
     pub calm: usize,
 }
 
-/// Measures all contenders, their rounds taking turns.
-pub fn measure(contenders: &[Box<dyn Measurable>], case: &Case, effort: &Effort) -> Vec<Result> {
-    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); contenders.len()];
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let patience = if case.threads > processors { 0 } else { effort.patience };
-    for contender in contenders {
+/// Measures all contenders, each in its case, their rounds taking turns.
+pub fn measure(subjects: &[(Case, Box<dyn Measurable>)], effort: &Effort) -> Vec<Result> {
+    let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); subjects.len()];
+    for (case, contender) in subjects {
         // Warm-up.
         contender.round(case, effort.length);
     }
     for _ in 0..effort.rounds {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
+        for ((case, contender), rounds) in subjects.iter().zip(&mut rounds) {
+            let patience = if case.threads > processors() { 0 } else { effort.patience };
             let attempts = std::iter::repeat_with(|| contender.round(case, effort.length));
             let enough = |&(attempt, round): &(usize, Round)| round.calm || attempt == patience;
             rounds.extend(attempts.enumerate().find(enough).map(|(_, round)| round));

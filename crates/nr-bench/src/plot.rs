@@ -45,6 +45,9 @@ fn draw_panel(
         .map_err(|error| error.to_string())?;
     let mesh = chart
         .configure_mesh()
+        .max_light_lines(1)
+        .x_labels(threads as usize)
+        .y_labels(6)
         .x_desc("threads")
         .y_desc("Mops/s")
         .x_label_formatter(&|x| format!("{x:.0}"))

@@ -5,11 +5,11 @@
 //!            else                --> post it; wait until it is answered, or be the combiner
 //!   read:    say READING         --> no writer, nothing new: look            (the short way)
 //!            else                --> bring the replica up to date, try again; at last, ask for the lock
+//! ```
 //!
 //! Where threads contend, one of them becomes the *leader* and the others *follow*: whose last write was run by another
 //! thread posts the next one at once, and leaves the lock alone for a while. So the lock and the data stay in the cache of
 //! the leader, which serves the followers now and then. A leader that stops is replaced by whoever loses patience first.
-//! ```
 //!
 //! Neighbours: [`crate::combine`] is what the holder of the lock does for the others; [`crate::node`] keeps a port per
 //! handle, [`crate::concurrent`] makes one per operation.
