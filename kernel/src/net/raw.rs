@@ -303,4 +303,8 @@ impl Expires for RawSocket {
     fn expired(self: Arc<Self>, _now: u64) {
         self.queue.wake(Events::OUT | Events::WRNORM);
     }
+
+    fn awaits(&self, _deadline: u64) -> bool {
+        true
+    }
 }

@@ -1,8 +1,9 @@
 //! Deadlines of sockets: retransmissions, delayed acknowledgments, keep-alive, time-outs.
 //!
 //! A deadline that moves away (as that of a retransmission does with every acknowledgment) is not taken out: the socket is told
-//! too early, looks, and sets the next. So setting one costs nothing most of the time, and the heaps stay small: a
-//! socket has at most a few entries. The heaps are several, chosen by core, so that cores do not meet at one lock.
+//! too early, looks, and sets the next. So setting one costs nothing most of the time. What is outdated, or of a socket that
+//! is gone, goes when a heap has doubled since the last time: those of keep-alive may be hours away, and each holds
+//! the memory of its socket. The heaps are several, chosen by core, so that cores do not meet at one lock.
 
 use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
@@ -18,11 +19,16 @@ use crate::sched::timer::NEVER;
 use crate::sync::SpinLock;
 
 const HEAPS: usize = 16;
+/// Entries below which a heap is not searched for outdated ones.
+const FEW: usize = 256;
 
 /// What has a deadline.
 pub trait Expires: Send + Sync {
     /// A deadline may have passed; looks which, acts, and sets the next.
     fn expired(self: Arc<Self>, now: u64);
+
+    /// Whether it still wants to be told at `deadline`, which was set for it once. Takes no lock.
+    fn awaits(&self, deadline: u64) -> bool;
 }
 
 struct Entry {
@@ -49,7 +55,42 @@ impl Ord for Entry {
 
 struct Heap {
     first: AtomicU64,
-    entries: SpinLock<BinaryHeap<Reverse<Entry>>>,
+    entries: SpinLock<Entries>,
+}
+
+struct Entries {
+    heap: BinaryHeap<Reverse<Entry>>,
+    /// The length at which outdated entries are looked for.
+    limit: usize,
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), limit: FEW }
+    }
+}
+
+impl Entries {
+    fn first(&self) -> u64 {
+        self.heap.peek().map_or(NEVER, |entry| entry.0.deadline)
+    }
+
+    /// Takes out what is outdated, if there may be much of it. Returns targets that were looked at, to be dropped when the heap
+    /// is not locked any more.
+    fn tidy(&mut self) -> Vec<Arc<dyn Expires>> {
+        let mut seen = Vec::new();
+        if self.heap.len() < self.limit || seen.try_reserve(self.heap.len()).is_err() {
+            return seen;
+        }
+        self.heap.retain(|Reverse(entry)| {
+            let Some(target) = entry.target.upgrade() else { return false };
+            let stays = target.awaits(entry.deadline);
+            seen.push(target);
+            stays
+        });
+        self.limit = (2 * self.heap.len()).max(FEW);
+        seen
+    }
 }
 
 /// The deadlines of a stack.
@@ -79,9 +120,10 @@ impl Timers {
     pub fn add(&self, deadline: u64, target: Weak<dyn Expires>) {
         let heap = &self.heaps[usize::from(arch::core_id().0) % HEAPS].0;
         let mut entries = heap.entries.lock();
-        if entries.try_reserve(1).is_err() {
+        let seen = entries.tidy();
+        if entries.heap.try_reserve(1).is_err() {
             // The oldest entry makes room: its socket is told early.
-            if let Some(Reverse(entry)) = entries.pop() {
+            if let Some(Reverse(entry)) = entries.heap.pop() {
                 drop(entries);
                 if let Some(target) = entry.target.upgrade() {
                     target.expired(deadline);
@@ -89,10 +131,10 @@ impl Timers {
             }
             return;
         }
-        entries.push(Reverse(Entry { deadline, target }));
-        let first = entries.peek().map_or(NEVER, |entry| entry.0.deadline);
-        heap.first.store(first, Ordering::Relaxed);
+        entries.heap.push(Reverse(Entry { deadline, target }));
+        heap.first.store(entries.first(), Ordering::Relaxed);
         drop(entries);
+        drop(seen);
         self.wake_before(deadline);
     }
 
@@ -119,11 +161,10 @@ impl Timers {
                 continue;
             }
             let mut entries = heap.entries.lock();
-            while entries.peek().is_some_and(|entry| entry.0.deadline <= now) && due.try_reserve(1).is_ok() {
-                due.extend(entries.pop().and_then(|entry| entry.0.target.upgrade()));
+            while entries.first() <= now && due.try_reserve(1).is_ok() {
+                due.extend(entries.heap.pop().and_then(|entry| entry.0.target.upgrade()));
             }
-            let first = entries.peek().map_or(NEVER, |entry| entry.0.deadline);
-            heap.first.store(first, Ordering::Relaxed);
+            heap.first.store(entries.first(), Ordering::Relaxed);
         }
         due
     }
@@ -161,6 +202,15 @@ mod tests {
         fn expired(self: Arc<Self>, now: u64) {
             self.0.store(now, Ordering::Relaxed);
         }
+
+        /// Odd deadlines are outdated.
+        fn awaits(&self, deadline: u64) -> bool {
+            deadline.is_multiple_of(2)
+        }
+    }
+
+    fn entries(timers: &Timers) -> usize {
+        timers.heaps.iter().map(|heap| heap.0.entries.lock().heap.len()).sum()
     }
 
     fn weak(told: &Arc<Told>) -> Weak<dyn Expires> {
@@ -181,6 +231,18 @@ mod tests {
         timers.take_due(20).into_iter().for_each(|target| target.expired(20));
         assert_eq!((early.0.load(Ordering::Relaxed), late.0.load(Ordering::Relaxed)), (20, 0));
         assert_eq!(timers.deadline(), 30);
+    }
+
+    #[test]
+    fn neither_the_gone_nor_the_outdated_pile_up_and_the_others_stay() {
+        let (timers, told) = (Timers::default(), Arc::new(Told::default()));
+        let gone: Vec<_> = (0..10_000).map(|_| Arc::new(Told::default())).collect();
+        gone.into_iter().for_each(|gone| timers.add(1 << 60, weak(&gone)));
+        assert!(entries(&timers) <= FEW);
+        (0..10_000).for_each(|n| timers.add(1_000_001 + 2 * n, weak(&told)));
+        assert!(entries(&timers) <= FEW);
+        (0..10_000).for_each(|n| timers.add(2 * n, weak(&told)));
+        assert_eq!(timers.take_due(20_000).len(), 10_000);
     }
 
     #[test]

@@ -601,4 +601,8 @@ impl Expires for UdpSocket {
     fn expired(self: Arc<Self>, _now: u64) {
         self.queue.wake(Events::OUT | Events::WRNORM);
     }
+
+    fn awaits(&self, _deadline: u64) -> bool {
+        true
+    }
 }

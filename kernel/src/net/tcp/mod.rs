@@ -534,6 +534,11 @@ impl Expires for TcpSocket {
         drop(inner);
         self.leave(link, events);
     }
+
+    /// Only the earliest that was set: when that has passed, the next is set anew.
+    fn awaits(&self, deadline: u64) -> bool {
+        self.armed.load(Ordering::Relaxed) == deadline
+    }
 }
 
 impl Inner {
