@@ -10,8 +10,11 @@ use crate::registers::{Command, Registers};
 use crate::shared::{Shared, event};
 use crate::transmit::TransmitQueue;
 
-/// The number of descriptors of each command ring.
-const RING: usize = 256;
+/// The number of descriptors of the ring of buffers. The device drops what finds no buffer, unlike others that leave it with
+/// the network: so there are as many as Linux has.
+const RECEIVE_RING: usize = 1024;
+/// The number of descriptors of the ring of frames to be sent.
+const TRANSMIT_RING: usize = 256;
 /// The payload of frames of the usual length; the driver does not use longer ones.
 const MTU: u16 = 1500;
 
@@ -46,12 +49,12 @@ impl Vmxnet3 {
             mtu: MTU,
             tx_checksum: true,
             rx_checksum: true,
-            rx_depth: RING as u16 - 1,
-            tx_depth: RING as u16 - 1,
+            rx_depth: RECEIVE_RING as u16 - 1,
+            tx_depth: TRANSMIT_RING as u16 - 1,
         };
         let dma = &*registers.device.dma;
-        let receive = ReceiveQueue::new(dma, RING)?;
-        let transmit = TransmitQueue::new(dma, RING, capabilities.max_frame())?;
+        let receive = ReceiveQueue::new(dma, RECEIVE_RING)?;
+        let transmit = TransmitQueue::new(dma, TRANSMIT_RING, capabilities.max_frame())?;
         let interrupts = Interrupts::connect(&registers)?;
         let mut shared = Shared::new(dma, MTU, interrupts.vectors())?;
         shared.describe_receive(receive.rings());

@@ -83,9 +83,9 @@ fn a_full_ring_loses_frames_and_goes_on() {
     let fake = Fake::new();
     let mut nic = start(&fake);
     for _ in 0..5 {
-        let delivered = (0..300).filter(|_| fake.model().deliver(&frame(60, 1))).count();
-        assert_eq!(delivered, 255);
-        assert_eq!(core::iter::from_fn(|| nic.receive()).count(), 255);
+        let delivered = (0..1100).filter(|_| fake.model().deliver(&frame(60, 1))).count();
+        assert_eq!(delivered, 1023);
+        assert_eq!(core::iter::from_fn(|| nic.receive()).count(), 1023);
     }
 }
 
@@ -154,9 +154,9 @@ fn damaged_frames_and_those_in_pieces_are_counted_and_skipped() {
 fn nothing_but_damaged_frames_does_not_keep_the_core() {
     let fake = Fake::new();
     let mut nic = start(&fake);
-    (0..255).for_each(|_| assert!(fake.model().deliver(b"runt")));
+    (0..1023).for_each(|_| assert!(fake.model().deliver(b"runt")));
     assert!(nic.receive().is_none());
-    assert_eq!(nic.statistics().rx_errors, 255);
+    assert_eq!(nic.statistics().rx_errors, 1023);
 }
 
 #[test]
@@ -173,14 +173,14 @@ fn a_verified_checksum_is_passed_on() {
 fn a_device_that_breaks_the_rules_is_stopped() {
     type Case = (DeviceFault, fn(&Fake));
     let cases: [Case; 5] = [
-        (DeviceFault::Index, |fake| fake.model().report_received([256 | 0xc000, 60, 0])),
+        (DeviceFault::Index, |fake| fake.model().report_received([1024 | 0xc000, 60, 0])),
         (DeviceFault::Index, |fake| fake.model().report_received([1 << 16 | 0xc000, 60, 0])),
         (DeviceFault::Length, |fake| fake.model().report_received([0xc000, 2049, 0])),
         (DeviceFault::Duplicate, |fake| {
             fake.model().report_received([0xc000, 60, 0]);
             fake.model().report_received([0xc000, 60, 0]);
         }),
-        (DeviceFault::Duplicate, |fake| fake.model().report_received([200 | 0xc000, 60, 0])),
+        (DeviceFault::Duplicate, |fake| fake.model().report_received([800 | 0xc000, 60, 0])),
     ];
     for (fault, misbehave) in cases {
         let fake = Fake::new();
