@@ -16,10 +16,11 @@ use super::tcp::Flow;
 use super::unix::{Type, UnixSocket};
 use super::wire::Endpoint;
 use crate::fs::proc::{Folder, Generate};
+use crate::memory::PAGE_SIZE;
 
 /// Puts the files into /proc/net. At boot.
 pub fn register() {
-    const FILES: [(&str, Generate); 14] = [
+    const FILES: [(&str, Generate); 15] = [
         ("dev", |out| dev(super::stack(), out)),
         ("arp", |out| arp(super::stack(), out)),
         ("route", |out| route(super::stack(), out)),
@@ -29,6 +30,7 @@ pub fn register() {
         ("unix", unix),
         ("pnp", |out| pnp(super::stack(), out)),
         ("snmp", |out| snmp(super::stack(), out)),
+        ("sockstat", |out| sockstat(super::stack(), out)),
         // There is no IPv6.
         ("tcp6", |out| out.write_str(TCP6_HEADER)),
         ("udp6", |out| out.write_str(UDP6_HEADER)),
@@ -269,6 +271,33 @@ fn pnp(stack: &Stack, out: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
+/// How many sockets there are, and how many pages their buffers take.
+fn sockstat(stack: &Stack, out: &mut dyn Write) -> fmt::Result {
+    let flows = stack.tcp.flows();
+    let (mut connections, mut orphans) = (0, 0);
+    for (_, flow) in &flows {
+        if let Flow::Socket(socket) = flow {
+            connections += 1;
+            orphans += usize::from(socket.is_orphan());
+        }
+    }
+    let in_use = connections + stack.tcp.listeners().len();
+    let (udp, raw) = (stack.udp.sockets().len(), stack.raw.sockets().len());
+    let mut unix = 0;
+    UnixSocket::for_each(|_, _, _, _, _| unix += 1);
+    writeln!(out, "sockets: used {}", in_use - orphans + udp + raw + unix)?;
+    writeln!(
+        out,
+        "TCP: inuse {in_use} orphan {orphans} tw {} alloc {in_use} mem {}",
+        flows.len() - connections,
+        stack.memory.used().div_ceil(PAGE_SIZE)
+    )?;
+    writeln!(out, "UDP: inuse {udp} mem 0")?;
+    writeln!(out, "UDPLITE: inuse 0")?;
+    writeln!(out, "RAW: inuse {raw}")?;
+    writeln!(out, "FRAG: inuse 0 memory 0")
+}
+
 fn snmp(stack: &Stack, out: &mut dyn Write) -> fmt::Result {
     use Counter as C;
     let get = |counter| stack.counters.get(counter);
@@ -380,6 +409,14 @@ mod tests {
 
         let socket = UdpSocket::new(&stack);
         socket.bind(Endpoint::new(Ipv4Addr::LOCALHOST, 53), 0).unwrap();
+        let counts = text(|out| sockstat(&stack, out));
+        assert!(counts.starts_with("sockets: used "), "{counts}");
+        // The listener and both ends; a full receive and send buffer for each end.
+        assert!(counts.contains("\nTCP: inuse 3 orphan 0 tw 0 alloc 3 mem 64\n"), "{counts}");
+        client.close();
+        let counts = text(|out| sockstat(&stack, out));
+        assert!(counts.contains("\nTCP: inuse 3 orphan 1 "), "{counts}");
+
         let udp = text(|out| udp(&stack, out));
         assert!(udp.lines().nth(1).unwrap().starts_with("    0: 0100007F:0035 00000000:0000 07 "));
     }

@@ -367,6 +367,11 @@ impl TcpSocket {
         self.inner.lock().inode
     }
 
+    /// Whether no descriptor refers to it any more.
+    pub fn is_orphan(&self) -> bool {
+        self.inner.lock().orphan
+    }
+
     /// A copy of the options.
     pub fn options(&self) -> Options {
         self.inner.lock().options.clone()
