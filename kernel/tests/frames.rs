@@ -3,6 +3,7 @@
 //! The generator is seeded, so a run can be repeated.
 
 use xtask::qemu::MAC;
+use xtask::random::Random;
 
 const GUEST: [u8; 4] = [172, 31, 0, 10];
 const HOST: [u8; 4] = [172, 31, 0, 20];
@@ -11,39 +12,10 @@ const MTU: usize = 1500;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn chance(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next() as u8
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
-}
-
 /// A frame that is wrong in some way.
 pub fn malformed(random: &mut Random) -> Vec<u8> {
     let (kind, payload) = match random.below(6) {
-        0 => (random.next() as u16, random_payload(random)),
+        0 => (random.bits() as u16, random_payload(random)),
         1 => (0x0806, arp(random)),
         2 => (0x86dd, random_payload(random)),
         3 => (0x0800, random_payload(random)),
@@ -110,8 +82,8 @@ fn ipv4(random: &mut Random) -> Vec<u8> {
 }
 
 fn tcp(random: &mut Random) -> Vec<u8> {
-    let port = if random.chance(2) { 6379 } else { random.next() as u16 };
-    let mut segment = (random.next() as u16).to_be_bytes().to_vec();
+    let port = if random.chance(2) { 6379 } else { random.bits() as u16 };
+    let mut segment = (random.bits() as u16).to_be_bytes().to_vec();
     segment.extend(port.to_be_bytes());
     segment.extend(random.bytes(8));
     // Data offset and flags at random: options that reach beyond the end, SYN with FIN, RST, nothing at all.
@@ -123,9 +95,9 @@ fn tcp(random: &mut Random) -> Vec<u8> {
 
 /// Datagrams for any port, the DHCP client's (68) above all.
 fn udp(random: &mut Random) -> Vec<u8> {
-    let port = if random.chance(2) { 68 } else { random.next() as u16 };
+    let port = if random.chance(2) { 68 } else { random.bits() as u16 };
     let length = random.below(400);
-    let stated = if random.chance(3) { random.next() as u16 } else { 8 + length as u16 };
+    let stated = if random.chance(3) { random.bits() as u16 } else { 8 + length as u16 };
     let mut datagram = 67u16.to_be_bytes().to_vec();
     datagram.extend(port.to_be_bytes());
     datagram.extend(stated.to_be_bytes());

@@ -2,6 +2,7 @@
 //!
 //! [`Setup`] says what runs, [`Guest`] is the running thing. Every error carries the whole console, so a failed test
 //! explains itself. The command line that starts the same guest by hand is printed (see it with `--nocapture`).
+//! What a guest sends over a tap is recorded, and judged at its end, see [`crate::capture`].
 //! QEMU is killed by its id when the guest is dropped, and by the kernel when the test's thread is gone.
 
 use std::ffi::OsString;
@@ -18,10 +19,13 @@ use rexpect::reader::Options;
 use rexpect::session::{PtySession, spawn_with_options};
 use tempfile::TempDir;
 
+use crate::capture::{self, Network};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
+use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
-use crate::qemu::{Console, Forward, Machine, Nic, tap_netdev, user_netdev};
+use crate::qemu::{Console, Forward, MAC, Machine, Nic, tap_netdev, user_netdev};
+use crate::relay::Relay;
 use crate::{build, pack, setup, workspace};
 
 /// How long a guest may be silent before a test gives up. Generous: without KVM, and with a guest per core, a step that
@@ -42,8 +46,11 @@ pub struct Setup {
     nodes: u32,
     memory: u32,
     nic: Nic,
-    tap: bool,
-    forwards: Vec<Forward>,
+    /// QEMU's `-netdev`.
+    netdev: String,
+    /// What is expected of the frames that the guest sends, if they are recorded.
+    judged: Option<Network>,
+    monitored: bool,
     cut: Option<fn(u64) -> u64>,
     patience: Duration,
     extra: Vec<OsString>,
@@ -79,8 +86,9 @@ impl Setup {
             nodes: 1,
             memory: 512,
             nic: Nic::None,
-            tap: false,
-            forwards: Vec::new(),
+            netdev: user_netdev(&[]),
+            judged: None,
+            monitored: false,
             cut: None,
             patience: PATIENCE,
             extra: Vec::new(),
@@ -117,15 +125,34 @@ impl Setup {
         self
     }
 
-    /// A network card on the tap of the namespace in which the guest is started.
+    /// A network card on the tap of the namespace in which the guest is started. What it sends must be sound, and
+    /// nothing in vain.
     pub fn tap(mut self, nic: Nic) -> Self {
-        (self.nic, self.tap) = (nic, true);
-        self
+        (self.nic, self.netdev) = (nic, tap_netdev(TAP));
+        self.judge(Some(Network::Clean))
+    }
+
+    /// A network card on a relay of the namespace in which the guest is started. What it sends must be sound.
+    pub fn relay(mut self, nic: Nic, relay: &Relay) -> Self {
+        (self.nic, self.netdev) = (nic, relay.netdev());
+        self.judge(Some(Network::Bad))
     }
 
     /// A network card on QEMU's user-mode network.
     pub fn user_network(mut self, nic: Nic, forwards: &[Forward]) -> Self {
-        (self.nic, self.forwards) = (nic, forwards.to_vec());
+        (self.nic, self.netdev) = (nic, user_netdev(forwards));
+        self
+    }
+
+    /// What is expected of the frames that the guest sends; `None`: they are not recorded.
+    pub fn judge(mut self, network: Option<Network>) -> Self {
+        self.judged = network;
+        self
+    }
+
+    /// QEMU's monitor can be used, see [`Guest::monitor`].
+    pub fn monitored(mut self) -> Self {
+        self.monitored = true;
         self
     }
 
@@ -160,7 +187,7 @@ impl Setup {
         println!("{}", self.by_hand(&machine));
         let options = Options::new().timeout_ms(Some(self.patience.as_millis() as u64));
         let session = spawn_with_options(machine.command(namespace), options).context("cannot start QEMU")?;
-        Ok(Guest { session, machine, _folder: folder, ended: false })
+        Ok(Guest { session, machine, judged: self.judged, folder, ended: false })
     }
 
     /// Starts the guest and waits for its end; returns what it printed.
@@ -184,7 +211,9 @@ impl Setup {
             nodes: self.nodes,
             memory: self.memory,
             nic: self.nic,
-            netdev: Some(if self.tap { tap_netdev(TAP) } else { user_netdev(&self.forwards) }),
+            netdev: Some(self.netdev.clone()),
+            pcap: self.judged.map(|_| folder.join("frames.pcap")),
+            monitor: self.monitored.then(|| folder.join("monitor")),
             console_log: Some(folder.join("console")),
             extra: self.extra.clone(),
             ..Machine::new(test_kernel()?, &folder.join("status"))?
@@ -211,9 +240,16 @@ impl Setup {
     /// The same guest on a person's terminal, without what vanishes with the test.
     fn by_hand(&self, machine: &Machine) -> String {
         let status = workspace::target().join("exit-status");
-        let line =
-            Machine { console: Console::Terminal, console_log: None, status, ..machine.clone() }.by_hand();
-        if self.tap { Namespace::line_around(&line) } else { line }
+        let line = Machine {
+            console: Console::Terminal,
+            console_log: None,
+            pcap: None,
+            monitor: None,
+            status,
+            ..machine.clone()
+        };
+        let line = line.by_hand();
+        if self.netdev == tap_netdev(TAP) { Namespace::line_around(&line) } else { line }
     }
 }
 
@@ -221,8 +257,9 @@ impl Setup {
 pub struct Guest {
     session: PtySession,
     machine: Machine,
+    judged: Option<Network>,
     ended: bool,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Guest {
@@ -257,6 +294,7 @@ impl Guest {
         if ending != expected {
             return Err(self.failure(format!("expected that {expected}, but {ending}")));
         }
+        self.judge()?;
         Ok(self.console())
     }
 
@@ -267,7 +305,30 @@ impl Guest {
             return Err(self.failure(format!("the guest ended too early: {ending}")));
         }
         self.kill();
+        self.judge()?;
         Ok(self.console())
+    }
+
+    /// Ends the guest, which must still be running, after something was done with it; an error shows the console.
+    pub fn stop_after<T>(self, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => self.stop().map(|_| value),
+            Err(error) => Err(self.failure(format!("{error:#}"))),
+        }
+    }
+
+    /// QEMU's monitor, of a guest that was set up to be [monitored](Setup::monitored).
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::connect(&self.folder.path().join("monitor"))
+    }
+
+    /// An error if the guest, which has ended, sent what it should not have.
+    fn judge(&self) -> Result<()> {
+        let (Some(file), Some(network)) = (&self.machine.pcap, self.judged) else { return Ok(()) };
+        let Err(error) = capture::check(file, MAC, network) else { return Ok(()) };
+        let kept = workspace::target().join("frames.pcap");
+        std::fs::copy(file, &kept)?;
+        Err(self.failure(format!("{error:#}\nthe record: {}", kept.display())))
     }
 
     /// Waits for the end of the guest, as long as it goes on printing.

@@ -9,6 +9,7 @@
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
 //! | | [`qemu`], [`accel`], [`cmdline`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
+//! | | [`relay`], [`capture`], [`monitor`], [`random`]: bad networks, and what a guest sent |
 //! | | [`workspace`], [`host`], [`process`], [`progress`]: this machine |
 #![deny(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod accel;
 pub mod backlog;
 pub mod bench;
 pub mod build;
+pub mod capture;
 pub mod check;
 pub mod cmdline;
 pub mod cpio;
@@ -25,11 +27,14 @@ pub mod guest;
 pub mod host;
 pub mod image;
 pub mod ksyms;
+pub mod monitor;
 pub mod namespace;
 pub mod pack;
 pub mod process;
 pub mod progress;
 pub mod qemu;
+pub mod random;
+pub mod relay;
 pub mod run;
 pub mod setup;
 pub mod test;

@@ -172,6 +172,10 @@ pub struct Machine {
     pub nic: Nic,
     /// QEMU's `-netdev` without its `id`, such as `user,hostfwd=...`.
     pub netdev: Option<String>,
+    /// A file that every frame of the network card is written to, in the format of pcap.
+    pub pcap: Option<PathBuf>,
+    /// A socket on which QEMU's monitor listens, see [`crate::monitor`].
+    pub monitor: Option<PathBuf>,
     /// The serial console.
     pub console: Console,
     /// A file that QEMU copies the console's output to.
@@ -198,6 +202,8 @@ impl Machine {
             memory: 1024,
             nic: Nic::None,
             netdev: None,
+            pcap: None,
+            monitor: None,
             console: Console::Plain,
             console_log: None,
             status: status.to_path_buf(),
@@ -287,6 +293,10 @@ impl Machine {
         let options = options.map(|options| format!(",{options}")).unwrap_or_default();
         line.words("-netdev").add(format!("{kind},id=net0{options}"));
         line.words("-device").add(format!("{device},netdev=net0,mac={MAC},romfile="));
+        if let Some(file) = &self.pcap {
+            line.words("-object")
+                .add(join(&["filter-dump,id=dump0,netdev=net0,file=".as_ref(), &escape(file.as_os_str())]));
+        }
     }
 
     fn console(&self, line: &mut Line) {
@@ -299,6 +309,13 @@ impl Machine {
         line.words("-chardev").add(chardev).words("-serial chardev:console");
         if self.console == Console::Terminal {
             line.words("-mon chardev=console,mode=readline");
+        }
+        if let Some(path) = &self.monitor {
+            line.words("-qmp").add(join(&[
+                "unix:".as_ref(),
+                &escape(path.as_os_str()),
+                ",server=on,wait=off".as_ref(),
+            ]));
         }
     }
 }
@@ -357,6 +374,8 @@ mod tests {
             memory: 64,
             nic: Nic::None,
             netdev: None,
+            pcap: None,
+            monitor: None,
             console: Console::Plain,
             console_log: None,
             status: "/tmp/a,b".into(),
@@ -405,6 +424,13 @@ mod tests {
         let line = line(&Machine { nic: Nic::E1000, netdev, ..machine() });
         assert!(line.contains("-netdev user,id=net0,hostfwd=tcp:127.0.0.1:6379-:6379 "), "{line}");
         assert!(line.contains("-device e1000,netdev=net0,mac=56:b4:44:e9:62:d0,romfile= "), "{line}");
+    }
+
+    #[test]
+    fn frames_are_written_where_asked_for_if_there_is_a_card() {
+        let with = |nic| Machine { nic, netdev: Some("user".into()), pcap: Some("/a,b".into()), ..machine() };
+        assert!(line(&with(Nic::Virtio)).contains("-object filter-dump,id=dump0,netdev=net0,file=/a,,b"));
+        assert!(!line(&with(Nic::None)).contains("filter-dump"));
     }
 
     #[test]

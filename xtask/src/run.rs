@@ -52,6 +52,9 @@ pub struct Options {
     /// Lay down a root file system first: a directory, a tar or a cpio archive
     #[arg(long, value_name = "DIR|TAR|CPIO")]
     pub rootfs: Option<PathBuf>,
+    /// Write every frame of the network card to a file, for tshark, tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// More words for the kernel's command line, such as log=debug
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cmdline: String,
@@ -135,6 +138,9 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     if !reachable && !options.forward.is_empty() {
         bail!("--forward needs --net user and a network card");
     }
+    if options.pcap.is_some() && (!networked || options.net == Net::None) {
+        bail!("--pcap needs a network and a network card");
+    }
     let status =
         if options.dry_run { workspace::target().join("exit-status") } else { folder.join("status") };
     let mut machine = Machine {
@@ -142,7 +148,8 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         nodes: options.nodes,
         memory: options.memory,
         nic: options.nic,
-        netdev: netdev.filter(|_| networked),
+        netdev: netdev.filter(|_| networked).map(|netdev| recorded(netdev, options)),
+        pcap: options.pcap.as_deref().map(writable).transpose()?,
         // A line to be pasted is pasted into a terminal.
         console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
         gdb: options.debug.then_some(GDB_PORT),
@@ -160,6 +167,20 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     machine.initramfs = Some(packed.path);
     machine.kernel = build::kernel(build::Features::default())?;
     Ok(machine)
+}
+
+/// The `-netdev`, such that a record of it shows whole frames. On a tap, cards would else leave checksums to be filled in
+/// later, and QEMU before 8.0 would record the header that says where.
+fn recorded(netdev: String, options: &Options) -> String {
+    let is_tap = matches!(options.net, Net::OwnTap | Net::Tap(_));
+    if is_tap && options.pcap.is_some() { netdev + ",vnet_hdr=off" } else { netdev }
+}
+
+/// The absolute path of a file that QEMU, wherever it runs, can write.
+fn writable(file: &Path) -> Result<PathBuf> {
+    let unwritable = || format!("cannot write {}", file.display());
+    fs::File::create(file).with_context(unwritable)?;
+    fs::canonicalize(file).with_context(unwritable)
 }
 
 fn contents(options: &Options) -> pack::Contents {
@@ -302,6 +323,7 @@ mod tests {
             &["--timeout", "x"],
             &["--nic", "rtl8139"],
             &["--net", "x"],
+            &["--pcap"],
             &["stray"],
         ] {
             assert!(Line::try_parse_from(std::iter::once(&"run").chain(bad)).is_err(), "{bad:?}");

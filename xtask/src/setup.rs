@@ -39,6 +39,7 @@ pub const TEST: &[Need] = &[
     need("busybox", "busybox-static"),
     need("socat", "socat"),
     need("nc", "netcat-openbsd"),
+    need("tshark", "tshark"),
 ];
 /// To compare with a Linux guest, on top of all that the tests need.
 pub const BENCH: &[Need] = &[need("depmod", "kmod")];
