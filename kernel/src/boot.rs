@@ -91,7 +91,8 @@ fn start_files(machine: &Machine, line: &CommandLine) {
     }
 }
 
-fn start_network(line: &CommandLine) {
+/// Starts the stack, and every network card with the first one configured as the command line says.
+pub fn start_network(line: &CommandLine) {
     let text = line.ip.as_deref().unwrap_or("dhcp");
     let mut configuration = text.parse().unwrap_or_else(|_| {
         log::error!("command line: `ip={text}` is not dhcp, off or A.B.C.D/N[,GATEWAY]");

@@ -3,6 +3,8 @@
 //! A main that passes prints `NAME: ok` and ends with status 0; a panic or fault says what is wrong. To add a test, add a line to
 //! [`MAINS`] and write its host side in `kernel/tests/`.
 
+mod network;
+
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -19,7 +21,7 @@ type Main = fn(&'static Machine);
 static EARLY_MAINS: [(&str, fn()); 2] =
     [("s00_pfault_early", || s00_pfault_early()), ("s00_gpfault_early", || s00_gpfault_early())];
 
-static MAINS: [(&str, Main); 8] = [
+static MAINS: [(&str, Main); 11] = [
     ("s00_exit", |_| s00_exit()),
     ("s01_pfault", |_| s01_pfault()),
     ("s01_gpfault", |_| s01_gpfault()),
@@ -28,6 +30,9 @@ static MAINS: [(&str, Main); 8] = [
     ("s01_time", |_| s01_time()),
     ("s01_timer", |_| s01_timer()),
     ("s02_acpi_smoke", s02_acpi_smoke),
+    ("s03_virtio_smoltcp", network::serve_reversed_lines),
+    ("s03_e1000_smoltcp", network::serve_reversed_lines),
+    ("s03_vmxnet3_smoltcp", network::serve_reversed_lines),
 ];
 
 /// An address in the user half at which nothing is mapped.

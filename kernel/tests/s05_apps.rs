@@ -7,25 +7,23 @@ use anyhow::{Context, Result, ensure};
 use xtask::guest::{Guest, Setup};
 use xtask::namespace::{GUEST_ADDRESS, Namespace};
 use xtask::process::dies_with_us;
-use xtask::qemu::{Forward, MAC, Nic};
+use xtask::qemu::{Forward, Nic};
 use xtask::run::REDIS_ARGUMENTS;
 use xtask::watched::Watched;
 
-use crate::common::{PATIENCE, lines_of};
+use crate::common::{PATIENCE, await_lease, lines_of, on_each_nic};
 
-/// Starts redis-server on the tap; returns when it accepts connections and has its address.
-pub fn start_redis(namespace: &Namespace, nic: Nic) -> Result<Guest> {
-    let mut guest = Setup::program("redis-server", &REDIS_ARGUMENTS).tap(nic).start_in(Some(namespace))?;
+/// A redis-server on the tap.
+pub fn redis(nic: Nic) -> Setup {
+    Setup::program("redis-server", &REDIS_ARGUMENTS).tap(nic)
+}
+
+/// Starts a redis-server; returns when it accepts connections and has its address.
+pub fn start_redis(setup: Setup, namespace: &Namespace) -> Result<Guest> {
+    let mut guest = setup.start_in(Some(namespace))?;
     guest.expect("Ready to accept connections")?;
     await_lease(namespace).map_err(|error| guest.failure(format!("{error:#}")))?;
     Ok(guest)
-}
-
-/// Waits until the DHCP server has given the guest its address.
-pub fn await_lease(namespace: &Namespace) -> Result<()> {
-    let acknowledged = format!("DHCPACK on {GUEST_ADDRESS} to {MAC} via tap0");
-    namespace.dhcp().context("no DHCP server")?.expect(&acknowledged, PATIENCE)?;
-    Ok(())
 }
 
 /// A redis-cli command's output lines.
@@ -33,13 +31,12 @@ pub fn redis_cli(namespace: &Namespace, arguments: &[&str]) -> Result<Vec<String
     lines_of(namespace.enter("redis-cli"), &[&["-h", GUEST_ADDRESS], arguments].concat())
 }
 
-#[test]
-fn s05_redis_smoke() -> Result<()> {
+on_each_nic!(redis_smoke: s05_redis_smoke_virtio, s05_redis_smoke_e1000, s05_redis_smoke_vmxnet3);
+
+fn redis_smoke(nic: Nic) -> Result<()> {
     let namespace = Namespace::with_dhcp()?;
-    let guest = start_redis(&namespace, Nic::Virtio)?;
-    let result = exercise_redis(&namespace);
-    let console = guest.stop()?;
-    result.with_context(|| format!("the console showed:\n{console}"))
+    let guest = start_redis(redis(nic), &namespace)?;
+    guest.stop_after(exercise_redis(&namespace))
 }
 
 fn exercise_redis(namespace: &Namespace) -> Result<()> {
@@ -66,14 +63,14 @@ fn exercise_redis(namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn s05_memcached_smoke() -> Result<()> {
+on_each_nic!(memcached_smoke: s05_memcached_smoke_virtio, s05_memcached_smoke_e1000, s05_memcached_smoke_vmxnet3);
+
+fn memcached_smoke(nic: Nic) -> Result<()> {
     let namespace = Namespace::with_dhcp()?;
-    let guest = Setup::program("memcached", &["-u", "root"]).tap(Nic::Virtio).start_in(Some(&namespace))?;
+    let guest = Setup::program("memcached", &["-u", "root"]).tap(nic).start_in(Some(&namespace))?;
     let result = await_lease(&namespace)
         .and_then(|()| exercise_memcached(|program| namespace.enter(program), GUEST_ADDRESS, 11211));
-    let console = guest.stop()?;
-    result.with_context(|| format!("the console showed:\n{console}"))
+    guest.stop_after(result)
 }
 
 /// Over QEMU's user-mode network, as `cargo xtask run` has it: a port of this machine leads to the guest.
@@ -82,9 +79,7 @@ fn s05_memcached_forwarded() -> Result<()> {
     let port = xtask::host::free_tcp_port()?;
     let forward = Forward { udp: false, host: port, guest: 11211 };
     let guest = Setup::program("memcached", &["-u", "root"]).user_network(Nic::Virtio, &[forward]).start()?;
-    let result = exercise_memcached(dies_with_us, "127.0.0.1", port);
-    let console = guest.stop()?;
-    result.with_context(|| format!("the console showed:\n{console}"))
+    guest.stop_after(exercise_memcached(dies_with_us, "127.0.0.1", port))
 }
 
 /// Talks to a memcached with clients that `client` makes.
