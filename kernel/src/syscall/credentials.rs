@@ -288,7 +288,7 @@ mod tests {
         let suspended = root.set_user_ids(UNCHANGED, 7, UNCHANGED).unwrap();
         assert_eq!(capabilities(&suspended)[0], CapabilityWord { effective: 0, ..all });
         assert_eq!(capabilities(&root.set_uid(7).unwrap()), [CapabilityWord::default(); 2]);
-        assert_eq!(with_capabilities(&suspended, &capabilities(&root)).unwrap().effective, true);
+        assert!(with_capabilities(&suspended, &capabilities(&root)).unwrap().effective);
         let one = [CapabilityWord { effective: 0, permitted: 1, inheritable: 0 }, CapabilityWord::default()];
         assert_eq!(with_capabilities(&root, &one), Err(Errno::EPERM));
         assert!(!with_capabilities(&root, &[CapabilityWord::default(); 2]).unwrap().is_privileged());

@@ -29,8 +29,8 @@ fn mapped() -> Mapped {
         assert_eq!(read(&space, shared + page * PAGE_SIZE), Ok(page as u8 + 2));
         assert_eq!(read(&space, private + page * PAGE_SIZE), Ok(page as u8 + 2));
     }
-    space.write_initial(private, &[b'a']).unwrap();
-    space.write_initial(private + 2 * PAGE_SIZE, &[b'c']).unwrap();
+    space.write_initial(private, b"a").unwrap();
+    space.write_initial(private + 2 * PAGE_SIZE, b"c").unwrap();
     Mapped { file, space, shared, private }
 }
 
