@@ -21,7 +21,7 @@ fn shell(script: &str) -> Setup {
 fn s04_tools() -> Result<()> {
     let script = format!(
         "{CONFIGURED}; ifconfig eth0; ip addr show dev eth0; ip route; route -n; ping -c 2 {HOST_ADDRESS}; \
-         arp -n; nc -l -p 7 & usleep 100000; netstat -ltn; netstat -rn; ifconfig lo; cat /proc/net/pnp"
+         arp -n; nc -l -p 7 & until netstat -ltn | grep :7; do usleep 10000; done; netstat -rn; ifconfig lo; cat /proc/net/pnp"
     );
     let namespace = Namespace::with_dhcp()?;
     let guest = shell(&script).tap(Nic::Virtio).start_in(Some(&namespace))?;
@@ -54,6 +54,24 @@ fn s04_tools() -> Result<()> {
         ensure!(words.iter().any(|seen| seen.starts_with(start)), "no line {start:?}... in:\n{console}");
     }
     Ok(())
+}
+
+/// `log=net=trace`: a line for each packet says which way it went, from whom, to whom, and what it was.
+#[test]
+fn s04_packet_log() -> Result<()> {
+    let namespace = Namespace::with_dhcp()?;
+    let setup = shell(&format!("{CONFIGURED}; ping -c 1 {HOST_ADDRESS}")).tap(Nic::Virtio);
+    let guest = setup.cmdline("log=net=trace").start_in(Some(&namespace))?;
+    let console = guest.finish(Ending::Program(0))?;
+    shows(
+        &console,
+        &[
+            "eth0 out 0.0.0.0:68 > 255.255.255.255:67 UDP len 300",
+            "eth0 out ARP, 42 bytes",
+            "eth0 out 172.31.0.10 > 172.31.0.20 ICMP type 8 code 0",
+            "eth0 in 172.31.0.20 > 172.31.0.10 ICMP type 0 code 0",
+        ],
+    )
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn exercise_redis(namespace: &Namespace) -> Result<()> {
     ensure!(redis_cli(namespace, &["info"])?.iter().any(|line| line.starts_with("redis_version:")));
     for pipeline in ["1", "16"] {
         let arguments =
-            ["-h", GUEST_ADDRESS, "-n", "10000", "-t", "ping,set,get,lpush,lrange,mset", "-P", pipeline];
+            ["-h", GUEST_ADDRESS, "-n", "3000", "-t", "ping,set,get,lpush,lrange,mset", "-P", pipeline];
         let lines = lines_of(namespace.enter("redis-benchmark"), &[&arguments[..], &["--csv"]].concat())?;
         for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "LPUSH", "LRANGE_100", "LRANGE_600", "MSET"] {
             ensure!(

@@ -12,8 +12,8 @@ use crate::common::{await_lease, lines_of, on_each_nic};
 
 /// What a large file has.
 const LARGE: usize = 100_000_000;
-/// What is sent over a network that loses packets.
-const MODEST: usize = 2_000_000;
+/// What is sent over a network that loses packets. Now and then it takes a second until one is sent again.
+const MODEST: usize = 700_000;
 /// A network much worse than most. The seed is arbitrary.
 const BAD: Faults = Faults {
     lost: 10,
