@@ -19,7 +19,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
-        let fs = MemFs::new(Budget::unlimited(), 0o755).unwrap();
+        Self::with_budget(Budget::unlimited())
+    }
+
+    /// A tree that holds this much, whatever other tests do with the machine's memory.
+    pub fn with_budget(budget: Budget) -> Self {
+        let fs = MemFs::new(budget, 0o755).unwrap();
         Self { root: Location::root_of(Mount::detached(Arc::new(fs))) }
     }
 

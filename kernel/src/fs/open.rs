@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_unlinked_file_lives_until_its_last_close() {
-        let files = Fixture::new();
+        let files = Fixture::with_budget(crate::fs::memfs::Budget::new(16, 16));
         let file = files.file("/file", b"still here");
         tree::unlink(files.view(), files.at("/file")).unwrap();
         assert_eq!(file.stat().links, 0);
