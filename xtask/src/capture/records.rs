@@ -101,7 +101,7 @@ fn pseudo_header_sum(frame: &[u8], length: usize) -> u16 {
 }
 
 /// The ones' complement sum (RFC 1071).
-fn sum(start: u32, bytes: &[u8]) -> u16 {
+pub(super) fn sum(start: u32, bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum = start + words.sum::<u32>();
     while sum >> 16 != 0 {
