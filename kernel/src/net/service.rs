@@ -144,12 +144,12 @@ fn take_in(link: &Arc<Link>) -> bool {
 async fn watch_deadlines() {
     let mut timer = None;
     poll_fn(|context| {
+        // This may be late, on a machine whose processor was lent to others; what came in time counts all the same: an
+        // acknowledgment that has arrived spares its segment from being sent again.
+        for link in &stack().links() {
+            take_in(link);
+        }
         loop {
-            // This may be late, on a machine whose processor was lent to others; what came in time counts all the same: an
-            // acknowledgment that has arrived spares its segment from being sent again.
-            for link in &stack().links() {
-                take_in(link);
-            }
             stack().expire();
             let deadline = stack().deadline();
             stack().timers.sleep_until(deadline, context.waker());
