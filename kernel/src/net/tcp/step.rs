@@ -99,7 +99,7 @@ impl TcpSocket {
         let (now, next) = (self.stack.now(), connection.tap.acknowledged);
         if let Some(key) = inner.flow.take() {
             self.stack.tcp.begin_time_wait(&key, next, now);
-            self.stack.timers.note(now + 60_000_000_000);
+            self.stack.timers.note(now + super::table::TIME_WAIT);
         }
         inner.role = Role::Idle;
     }

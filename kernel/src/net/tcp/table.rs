@@ -20,7 +20,7 @@ use crate::sync::{RwSpinLock, SpinLock};
 
 const SHARDS: usize = 64;
 /// How long a closed connection is remembered (Linux: `TCP_TIMEWAIT_LEN`).
-const TIME_WAIT: u64 = 60_000_000_000;
+pub(super) const TIME_WAIT: u64 = 60_000_000_000;
 /// When its ports may serve a new connection to the same peer (Linux: `tcp_tw_reuse`).
 pub const REUSE_AFTER: u64 = 1_000_000_000;
 /// Closed connections remembered at most (Linux: `tcp_max_tw_buckets`).
