@@ -29,6 +29,14 @@ pub fn malformed(random: &mut Random) -> Vec<u8> {
     frame
 }
 
+/// A frame to the guest of a protocol that it does not know: IEEE 802, 9.2.3, "local experimental".
+pub fn unanswered() -> Vec<u8> {
+    let mut frame = guest_mac();
+    frame.extend([0x02, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.resize(60, 0);
+    frame
+}
+
 fn guest_mac() -> Vec<u8> {
     MAC.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
 }

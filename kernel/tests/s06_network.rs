@@ -11,7 +11,7 @@ use xtask::qemu::Nic;
 use xtask::random::Random;
 
 use crate::common::{PATIENCE, await_lease, client, lines_of, on_each_nic};
-use crate::frames::malformed;
+use crate::frames::{malformed, unanswered};
 use crate::s05_apps::{redis, redis_cli, start_redis};
 
 /// How many malformed frames one flood has.
@@ -32,6 +32,11 @@ on_each_nic!(
     s06_robust_connections_e1000,
     s06_robust_connections_vmxnet3
 );
+on_each_nic!(
+    frames_without_answer: s06_robust_unanswered_frames_virtio,
+    s06_robust_unanswered_frames_e1000,
+    s06_robust_unanswered_frames_vmxnet3
+);
 on_each_nic!(pulled_cable: s06_robust_cable_virtio, s06_robust_cable_e1000, s06_robust_cable_vmxnet3);
 
 fn malformed_frames(nic: Nic) -> Result<()> {
@@ -50,6 +55,26 @@ fn flood(namespace: &Namespace) -> Result<()> {
     ensure!(redis_cli(namespace, &["set", "k", "after"])? == ["OK"]);
     let benchmark = ["-h", GUEST_ADDRESS, "-n", "2000", "-t", "ping", "-q"];
     lines_of(namespace.enter("redis-benchmark"), &benchmark).map(|_| ())
+}
+
+/// A guest that has nothing to say for longer than its receive queue is deep still hears what comes after.
+fn frames_without_answer(nic: Nic) -> Result<()> {
+    let namespace = Namespace::with_dhcp()?;
+    // An address that does not have to be renewed: no frame of the guest's own comes in between.
+    let setup = Setup::program("busybox", &["sh", "-c", "echo up; exec sleep 1000"])
+        .cmdline("ip=172.31.0.10/24")
+        .tap(nic);
+    let mut guest = setup.start_in(Some(&namespace))?;
+    let result = guest.expect("up").and_then(|_| speak_into_silence(&namespace));
+    guest.stop_after(result)
+}
+
+fn speak_into_silence(namespace: &Namespace) -> Result<()> {
+    let injector = namespace.injector()?;
+    for _ in 0..FRAMES {
+        injector.send(&unanswered())?;
+    }
+    lines_of(namespace.enter("ping"), &["-c", "3", GUEST_ADDRESS]).map(|_| ())
 }
 
 /// Opened, used and closed again and again, they leave nothing behind.

@@ -120,7 +120,7 @@ pub struct Link {
     pub contexts: Contexts,
     addresses: RwSpinLock<Vec<Assigned>>,
     up: AtomicBool,
-    /// Something was sent since the last doorbell.
+    /// Something was sent, or may have been received, since the last doorbell.
     unflushed: AtomicBool,
     device: Device,
 }
@@ -347,7 +347,15 @@ impl Link {
         }
     }
 
-    /// Rings the doorbell if something was sent since the last time.
+    /// The next frame that the NIC has received.
+    pub fn receive(&self) -> Option<Frame> {
+        let nic = self.nic()?;
+        // The device learns with the doorbell that it may fill buffers again: also those of frames that nobody gets to see, damaged ones.
+        self.unflushed.store(true, Ordering::Relaxed);
+        nic.lock().receive()
+    }
+
+    /// Rings the doorbell if there may be something to tell the device.
     pub fn flush(&self) {
         if let Device::Nic(nic) = &self.device
             && self.unflushed.load(Ordering::Relaxed)

@@ -131,11 +131,7 @@ async fn serve(link: Arc<Link>, interrupts: &'static dyn Interrupts) {
 
 /// Takes in the frames that have come over `link`, as many as the budget allows. Whether there are no more.
 fn take_in(link: &Arc<Link>) -> bool {
-    let Some(nic) = link.nic() else { return true };
-    let receive = || {
-        let frame = nic.lock().receive();
-        frame.map(|frame| stack().receive(link, frame)).is_some()
-    };
+    let receive = || link.receive().map(|frame| stack().receive(link, frame)).is_some();
     let all = (0..BUDGET).any(|_| !receive());
     stack().finish(link);
     all

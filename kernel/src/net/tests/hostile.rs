@@ -199,3 +199,19 @@ fn a_wrong_checksum_is_dropped() {
     network.b.receive(&frame);
     assert_eq!(network.b.sent().len(), 1);
 }
+
+/// A device whose buffers are all full goes on only when it is told that some are empty again, and nothing may be sent for long.
+#[test]
+fn the_device_hears_of_buffers_that_come_back_though_nothing_is_sent() {
+    let host = Host::new(1, true);
+    host.cable.arrived.lock().unwrap().push_back(Frame::from_vec(vec![0; 60], RxChecksum::Unknown));
+    let rings = || *host.cable.rings.lock().unwrap();
+    host.stack.finish(&host.link);
+    assert_eq!(rings(), 0);
+    let frame = host.link.receive().unwrap();
+    host.stack.receive(&host.link, frame);
+    host.stack.finish(&host.link);
+    assert_eq!((rings(), host.cable.sent.lock().unwrap().len()), (1, 0));
+    host.stack.finish(&host.link);
+    assert_eq!(rings(), 1);
+}

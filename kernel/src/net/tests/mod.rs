@@ -39,6 +39,10 @@ pub struct Cable {
     sent: Mutex<Vec<Vec<u8>>>,
     /// Frames that the NIC still takes before it is full.
     room: Mutex<Option<usize>>,
+    /// Frames that it has received and not handed over.
+    arrived: Mutex<VecDeque<Frame>>,
+    /// How often the doorbell was rung.
+    rings: Mutex<usize>,
 }
 
 struct FakeNic {
@@ -64,7 +68,7 @@ impl Nic for FakeNic {
         None
     }
     fn receive(&mut self) -> Option<Frame> {
-        None
+        self.cable.arrived.lock().unwrap().pop_front()
     }
     fn can_transmit(&mut self) -> bool {
         *self.cable.room.lock().unwrap() != Some(0)
@@ -89,7 +93,9 @@ impl Nic for FakeNic {
         self.cable.sent.lock().unwrap().push(frame);
         Ok(())
     }
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        *self.cable.rings.lock().unwrap() += 1;
+    }
     fn disable_interrupts(&mut self) {}
     fn enable_interrupts(&mut self) -> bool {
         false
