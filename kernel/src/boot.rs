@@ -9,7 +9,7 @@ use crate::net::service::{self, Configuration};
 use crate::process::hooks::PowerRequest;
 use crate::process::{self, ExitStatus, hooks};
 use crate::sched::{self, Priority};
-use crate::{Machine, arch, device, logger, memory, println};
+use crate::{Machine, arch, device, dump, logger, memory, println};
 
 /// The init program's environment, before what the command line adds.
 const ENVIRONMENT: [&[u8]; 2] =
@@ -34,6 +34,7 @@ pub fn kernel_main(machine: &'static Machine) -> ! {
     set_hooks();
     tell_facts(machine);
     start_files(machine, &line);
+    dump::start();
     start_network(&line);
     start_init(&line);
     sched::run()

@@ -20,6 +20,8 @@ mod cmdline;
 #[deny(unsafe_code)]
 mod device;
 #[deny(unsafe_code)]
+mod dump;
+#[deny(unsafe_code)]
 mod errno;
 #[deny(unsafe_code)]
 mod fs;

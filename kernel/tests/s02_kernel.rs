@@ -1,6 +1,10 @@
 //! s02: ACPI tables, thread-local storage, the file system.
 
-use anyhow::Result;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use xtask::guest::{Guest, Setup};
 
 use crate::common::{kernel_main_passes, torture_passes};
 use crate::s03_userspace::agrees_with_linux;
@@ -19,4 +23,38 @@ fn s02_tls() -> Result<()> {
 #[test]
 fn s02_test_fs() -> Result<()> {
     agrees_with_linux(&["files", "transfer", "dirs", "meta", "fd"])
+}
+
+/// A non-maskable interrupt shows what everybody does, on a core that is idle and on one that is not; and all goes on.
+#[test]
+fn s02_dump() -> Result<()> {
+    let script = "sleep 1000 & echo begin; read line; echo got $line; while :; do :; done";
+    let mut guest = Setup::program("busybox", &["sh", "-c", script]).start()?;
+    let result = dumps(&mut guest);
+    guest.stop_after(result)
+}
+
+fn dumps(guest: &mut Guest) -> Result<()> {
+    guest.expect("begin")?;
+    await_dump(
+        guest,
+        &["on core 0, in the kernel", "backtrace:", "1 of 1, busybox: waits", "waits in clock_nanosleep"],
+    )?;
+    guest.type_line("it")?;
+    guest.expect("got it")?;
+    await_dump(guest, &["on core 0, in a program", "1 of 1, busybox: runs", "waits in clock_nanosleep"])
+}
+
+/// Interrupts until a dump shows all of this: what is to be seen may be a moment away.
+fn await_dump(guest: &mut Guest, texts: &[&str]) -> Result<()> {
+    let mut monitor = guest.monitor()?;
+    for _ in 0..100 {
+        monitor.interrupt()?;
+        let dump = guest.expect("net: first deadline")?;
+        if texts.iter().all(|text| dump.contains(text)) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    bail!("no dump shows all of {texts:?}")
 }

@@ -171,8 +171,7 @@ fn pulled_cable(nic: Nic) -> Result<()> {
         .with_user_program("torture")?
         .cmdline("ip=172.31.0.10/24 env=PS1=prompt-$")
         .tap(nic)
-        .judge(Some(Network::Bad))
-        .monitored();
+        .judge(Some(Network::Bad));
     let mut guest = setup.start_in(Some(&namespace))?;
     let result = pull_and_plug(&mut guest, &namespace);
     guest.stop_after(result)

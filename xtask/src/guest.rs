@@ -1,7 +1,7 @@
 //! A guest under test: started in a pseudo-terminal, read line by line, and asked for its exit status.
 //!
 //! [`Setup`] says what runs, [`Guest`] is the running thing. Every error carries the whole console, so a failed test
-//! explains itself. The command line that starts the same guest by hand is printed (see it with `--nocapture`).
+//! explains itself; a guest that still runs is first asked for its [dump](Monitor::dump). The command line that starts the same guest by hand is printed (see it with `--nocapture`).
 //! What a guest sends over a tap is recorded, and judged at its end, see [`crate::capture`].
 //! QEMU is killed by its id when the guest is dropped, and by the kernel when the test's thread is gone.
 
@@ -50,7 +50,6 @@ pub struct Setup {
     netdev: String,
     /// What is expected of the frames that the guest sends, if they are recorded.
     judged: Option<Network>,
-    monitored: bool,
     cut: Option<fn(u64) -> u64>,
     patience: Duration,
     extra: Vec<OsString>,
@@ -88,7 +87,6 @@ impl Setup {
             nic: Nic::None,
             netdev: user_netdev(&[]),
             judged: None,
-            monitored: false,
             cut: None,
             patience: PATIENCE,
             extra: Vec::new(),
@@ -150,12 +148,6 @@ impl Setup {
         self
     }
 
-    /// QEMU's monitor can be used, see [`Guest::monitor`].
-    pub fn monitored(mut self) -> Self {
-        self.monitored = true;
-        self
-    }
-
     /// Cuts the initramfs short: from its length to the one that is left.
     pub fn cut_initramfs(mut self, left: fn(u64) -> u64) -> Self {
         self.cut = Some(left);
@@ -213,7 +205,7 @@ impl Setup {
             nic: self.nic,
             netdev: Some(self.netdev.clone()),
             pcap: self.judged.map(|_| folder.join("frames.pcap")),
-            monitor: self.monitored.then(|| folder.join("monitor")),
+            monitor: Some(monitor_of(folder)),
             console_log: Some(folder.join("console")),
             extra: self.extra.clone(),
             ..Machine::new(test_kernel()?, &folder.join("status"))?
@@ -317,9 +309,9 @@ impl Guest {
         }
     }
 
-    /// QEMU's monitor, of a guest that was set up to be [monitored](Setup::monitored).
+    /// QEMU's monitor.
     pub fn monitor(&self) -> Result<Monitor> {
-        Monitor::connect(&self.folder.path().join("monitor"))
+        Monitor::connect(&monitor_of(self.folder.path()))
     }
 
     /// An error if the guest, which has ended, sent what it should not have.
@@ -359,8 +351,11 @@ impl Guest {
         String::from_utf8_lossy(&log).replace('\r', "")
     }
 
-    /// An error that shows the console.
+    /// An error that shows the console, and there what a guest that still runs is doing.
     pub fn failure(&self, what: String) -> anyhow::Error {
+        if !self.ended {
+            Monitor::dump(&monitor_of(self.folder.path()));
+        }
         anyhow!("{what}\n--- console ---\n{}\n--- end of console ---", self.console().trim_end())
     }
 
@@ -388,6 +383,11 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Where the monitor of a guest listens.
+fn monitor_of(folder: &Path) -> PathBuf {
+    folder.join("monitor")
 }
 
 /// The short form of rexpect's error; the console is shown anyway.

@@ -1,4 +1,5 @@
-//! QEMU's monitor, for tests that pull the guest's network cable (QMP: one JSON object per line).
+//! QEMU's monitor (QMP: one JSON object per line), for tests that pull the guest's network cable, and for whoever wants to know
+//! what a guest that says nothing is doing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -9,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a guest may take to print what it is doing.
+const TIME_TO_PRINT: Duration = Duration::from_secs(3);
 
 /// A connection to the monitor of a running guest.
 pub struct Monitor {
@@ -25,9 +28,21 @@ impl Monitor {
         Ok(monitor)
     }
 
+    /// Has nrk print what it is doing, if the guest still runs, and gives it the time to do so.
+    pub fn dump(path: &Path) {
+        if Self::connect(path).and_then(|mut monitor| monitor.interrupt()).is_ok() {
+            std::thread::sleep(TIME_TO_PRINT);
+        }
+    }
+
     /// Plugs or pulls the cable of the first network card.
     pub fn set_link(&mut self, up: bool) -> Result<()> {
         self.execute("set_link", &format!("{{\"name\": \"net0\", \"up\": {up}}}"))
+    }
+
+    /// Sends every core a non-maskable interrupt, at which nrk prints what it is doing.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.execute("inject-nmi", "{}")
     }
 
     fn execute(&mut self, command: &str, arguments: &str) -> Result<()> {

@@ -70,6 +70,11 @@ impl Watched {
         self.lines.text.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
+    /// Whether the program ends within `time`; waits no longer than necessary.
+    pub fn ends_within(&mut self, time: Duration) -> Result<bool> {
+        Ok(process::wait(&mut self.child, Some(time))?.is_some())
+    }
+
     /// Waits for the end of the program; returns its status and all its lines.
     pub fn finish(mut self, time: Duration) -> Result<(ExitStatus, Vec<String>)> {
         drop(self.child.stdin.take());
@@ -143,5 +148,14 @@ mod tests {
         let (status, lines) = shell("cat; seq 1000; exit 3").finish(LONG).unwrap();
         assert_eq!((status.code(), lines.len(), lines[999].as_str()), (Some(3), 1000, "1000"));
         assert!(shell("exit 1").succeed(LONG).is_err());
+    }
+
+    #[test]
+    fn one_can_look_whether_a_program_ends() {
+        let mut ends = shell("exit 0");
+        assert!(ends.ends_within(LONG).unwrap());
+        assert!(ends.succeed(Duration::ZERO).is_ok());
+        let mut stays = shell("sleep 60");
+        assert!(!stays.ends_within(Duration::from_millis(20)).unwrap());
     }
 }

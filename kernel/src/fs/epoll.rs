@@ -20,6 +20,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 
@@ -382,6 +383,15 @@ impl File for Epoll {
 
     fn class(&self) -> &'static str {
         "[eventpoll]"
+    }
+
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let items: Vec<_> = self.shared.items.lock().values().cloned().collect();
+        items.iter().try_for_each(|item| {
+            let (fd, (wanted, mode, data)) = (item.key.0, item.wanted_events());
+            let listed = if item.listed.load(Ordering::Relaxed) { "listed" } else { "not listed" };
+            writeln!(out, "    {fd} for {wanted:?} {mode:?} as {data:#x}: has {:?}, {listed}", item.poll())
+        })
     }
 
     fn stat(&self) -> Stat {

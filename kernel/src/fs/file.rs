@@ -5,6 +5,7 @@
 //! the state changed. Waiting, timeouts and signals are written once, above, in `process/block.rs`.
 
 use core::any::Any;
+use core::fmt;
 
 use alloc::sync::Arc;
 
@@ -140,6 +141,12 @@ pub trait File: Any + Send + Sync {
     /// (`anon_inode:[eventfd]`).
     fn class(&self) -> &'static str {
         "[unknown]"
+    }
+
+    /// Tells about an object that others are behind, in indented lines, for the dump (see [`crate::dump`]).
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let _ = out;
+        Ok(())
     }
 
     /// The inode behind it, for the stat family; anonymous objects have one of their own (see `fs/anon.rs`).

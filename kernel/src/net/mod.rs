@@ -4,7 +4,7 @@
 //! - [`input`], [`output`], [`icmp`], [`reassembly`], [`wire`]: packets; [`trace`]: a log line for each;
 //! - [`tcp`], [`udp`], [`raw`]: sockets by protocol; [`ports`], [`options`], [`timers`], [`memory`]: what they share;
 //! - [`unix`]: sockets within the machine;
-//! - [`proc`]: /proc/net; [`ioctl`]: netdevice(7); [`netlink`]: rtnetlink(7);
+//! - [`proc`]: /proc/net; [`dump()`]: for /proc/nrk/dump; [`ioctl`]: netdevice(7); [`netlink`]: rtnetlink(7);
 //! - [`socket`]: sockets behind descriptors, as the socket calls see them.
 //!
 //! TCP's state machine is smoltcp's. Around it, cost per packet does not depend on how many sockets there are: a frame is parsed,
@@ -15,6 +15,7 @@
 
 pub mod counters;
 pub mod dhcp;
+mod dump;
 pub mod icmp;
 mod input;
 pub mod ioctl;
@@ -42,5 +43,6 @@ pub mod udp;
 pub mod unix;
 pub mod wire;
 
+pub use dump::dump;
 pub use service::stack;
 pub use stack::Stack;

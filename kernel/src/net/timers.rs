@@ -150,6 +150,11 @@ impl Timers {
         first.unwrap_or(NEVER).min(self.own.load(Ordering::Relaxed))
     }
 
+    /// Until when the task that watches the deadlines sleeps.
+    pub fn sleeping_until(&self) -> u64 {
+        self.sleeping_until.load(Ordering::Relaxed)
+    }
+
     /// Takes out those whose deadline is at or before `now`.
     pub fn take_due(&self, now: u64) -> Vec<Arc<dyn Expires>> {
         if self.own.load(Ordering::Relaxed) <= now {

@@ -20,6 +20,7 @@ mod cpu_limit;
 mod credentials;
 mod current;
 pub(crate) mod deliver;
+mod dump;
 pub mod exec;
 mod exit;
 mod fault;
@@ -51,6 +52,7 @@ pub mod wait;
 
 pub use credentials::{Credentials, MAX_GROUPS, UNCHANGED};
 pub use current::current;
+pub use dump::dump;
 pub use group::{INIT, Process};
 #[cfg(target_os = "none")]
 pub use init::start_init;

@@ -109,7 +109,10 @@ async fn system_call(caller: &mut Caller<'_>) -> Option<Interrupted> {
     let traced = trace::begin(caller.context);
     let result = match syscall::dispatch_now(caller, number) {
         Some(result) => result,
-        None => syscall::dispatch(caller, number).await,
+        None => {
+            caller.thread.note_waiting_call(number);
+            syscall::dispatch(caller, number).await
+        }
     };
     if let Some(traced) = traced {
         traced.end(caller.thread, number, result);

@@ -41,6 +41,9 @@ pub(super) mod attention {
 /// How late timers may be unless a thread says otherwise, in nanoseconds.
 pub const DEFAULT_TIMER_SLACK: u64 = 50_000;
 
+/// No system call.
+const NO_CALL: u32 = u32::MAX;
+
 /// What a thread is doing, as /proc/PID/stat says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,6 +130,8 @@ pub struct Thread {
     /// The deadline of a call that a signal interrupted and that goes on unless a handler ran; 0 for none.
     restart_deadline: AtomicU64,
     pub(super) usage: Usage,
+    /// The last call that might have waited, [`NO_CALL`] before the first.
+    waiting_call: AtomicU32,
     /// When its time slice ends, in nanoseconds of the monotonic clock.
     pub(super) slice_end: AtomicU64,
     /// It gives way though it could go on.
@@ -201,6 +206,7 @@ impl Thread {
             timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
             restart_deadline: AtomicU64::new(0),
             usage: Usage::default(),
+            waiting_call: AtomicU32::new(NO_CALL),
             slice_end: AtomicU64::new(0),
             yielding: AtomicBool::new(false),
             futex: Arc::new(Waiter::default()),
@@ -272,6 +278,15 @@ impl Thread {
             b'T' => RunState::Stopped,
             _ => RunState::Running,
         }
+    }
+
+    /// The number of the system call in which it waits, if it does.
+    pub fn waiting_call(&self) -> Option<u32> {
+        Some(self.waiting_call.load(Ordering::Relaxed)).filter(|&number| number != NO_CALL)
+    }
+
+    pub(super) fn note_waiting_call(&self, number: u32) {
+        self.waiting_call.store(number, Ordering::Relaxed);
     }
 
     pub(super) fn set_state(&self, state: RunState) {

@@ -210,6 +210,12 @@ pub fn spawn(
     TaskHandle(task)
 }
 
+/// How many tasks of `core` are ready, the urgent ones and the others. What is still in its inbox does not count.
+pub(super) fn ready(core: CoreId) -> (usize, usize) {
+    let runnable = QUEUES.of(core).runnable.lock();
+    (runnable.urgent.len(), runnable.normal.len())
+}
+
 /// Whether another task waits for this core: a running user thread then gives way at the end of its slice.
 pub fn has_work() -> bool {
     QUEUES.here().has_work(Priority::Normal)

@@ -5,12 +5,14 @@
 //! `Pending`; it holds no stack meanwhile. Nothing here knows what a process is; signals and
 //! system-call restarts are built on top, in `process/block.rs`.
 
+mod dump;
 mod executor;
 #[deny(unsafe_code)]
 pub mod timer;
 #[deny(unsafe_code)]
 mod wait_queue;
 
+pub use dump::dump;
 #[cfg(target_os = "none")]
 pub use executor::run;
 #[cfg(any(test, feature = "integration-test"))]

@@ -101,6 +101,12 @@ pub fn arm_before(limit: u64) {
     }
 }
 
+/// The first deadline of `core`, and for when its interval timer is programmed.
+pub(super) fn state(core: CoreId) -> (u64, u64) {
+    let timers = TIMERS.of(core);
+    (timers.first.load(Ordering::Relaxed), timers.armed.load(Ordering::Relaxed))
+}
+
 /// Called by the interval timer's interrupt: it fired, so it is no longer set.
 pub fn fired() {
     TIMERS.here().armed.store(NEVER, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use super::linux::LinuxKernel;
 use super::pong;
 use crate::accel::Accelerator;
 use crate::cmdline::Boot;
+use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
 use crate::qemu::{Machine, Nic, tap_netdev};
 use crate::run::{REDIS_ARGUMENTS, default_program};
@@ -22,6 +23,8 @@ use crate::{build, pack, process, workspace};
 
 /// How long a guest may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a client may take: many times what it needs on a slow machine.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 /// The first thing that redis-server prints.
 const FIRST_LINE: &str = "Redis is starting";
 
@@ -90,7 +93,7 @@ pub struct System {
     pub kind: Kind,
     shape: Shape,
     machine: Machine,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl System {
@@ -108,10 +111,11 @@ impl System {
             memory: shape.memory,
             nic: shape.nic,
             netdev: (shape.nic != Nic::None).then(|| tap_netdev(TAP)),
+            monitor: Some(folder.path().join("monitor")),
             ..Machine::new(&kernel, &folder.path().join("status"))?
         };
         machine.check()?;
-        Ok(Self { kind, shape, machine, _folder: folder })
+        Ok(Self { kind, shape, machine, folder })
     }
 
     /// Runs the guest until `last` appears in a line, with a clock that counts instructions. Returns the lines.
@@ -135,7 +139,8 @@ impl System {
         let answered = pong.expect(pong::ANSWERED, PATIENCE);
         let to_answer = started.elapsed();
         answered.with_context(|| format!("{}; its console:\n{}", describe(), guest.lines().join("\n")))?;
-        Ok(Running { namespace, guest, to_program, to_answer })
+        let monitor = self.folder.path().join("monitor");
+        Ok(Running { namespace, guest, monitor, to_program, to_answer })
     }
 }
 
@@ -144,6 +149,7 @@ pub struct Running {
     /// Where clients are started.
     pub namespace: Namespace,
     guest: Watched,
+    monitor: PathBuf,
     /// From QEMU's start to the program's first line.
     pub to_program: Duration,
     /// From QEMU's start to the first PONG.
@@ -151,12 +157,27 @@ pub struct Running {
 }
 
 impl Running {
-    /// Runs a client against the guest and returns its lines.
+    /// Runs a client against the guest and returns its lines. If it fails, or does not end, the error has what both sides know
+    /// of their connections.
     pub fn client(&self, program: &str, arguments: &[&str]) -> Result<Vec<String>> {
         let mut command = self.namespace.enter(program);
         command.args(arguments);
-        let lines = Watched::start(command, false)?.succeed(Duration::from_secs(900));
-        lines.with_context(|| format!("the guest's console:\n{}", self.guest.lines().join("\n")))
+        let mut client = Watched::start(command, false)?;
+        let sides = if client.ends_within(CLIENT_PATIENCE)? { String::new() } else { self.both_sides() };
+        client
+            .succeed(Duration::ZERO)
+            .with_context(|| format!("{sides}the guest's console:\n{}", self.guest.lines().join("\n")))
+    }
+
+    /// This machine's connections to the guest; the guest's appear on its console.
+    fn both_sides(&self) -> String {
+        Monitor::dump(&self.monitor);
+        let connections = self.namespace.enter("ss").arg("-tnoi").output();
+        let connections = connections.map_or_else(
+            |error| format!("{error}"),
+            |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+        );
+        format!("this machine's connections:\n{connections}\n")
     }
 }
 

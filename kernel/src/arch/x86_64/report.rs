@@ -4,10 +4,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::registers::control::{Cr2, Cr3};
 
+use super::apic;
 use super::console::print_unlocked;
+use super::core_area::core_id;
 use super::exit::{self, ExitCode};
 use super::symbols;
 use super::traps::KernelTrapFrame;
+use crate::sched::TaskHandle;
 
 /// Longest backtrace that is printed.
 const MAX_FRAMES: usize = 40;
@@ -120,11 +123,25 @@ pub fn fatal_user_trap(vector: u8, code: u64) -> ! {
     exit::end(ExitCode::Exception)
 }
 
-/// A non-maskable interrupt: QEMU's `nmi` command sends one, to see where a core hangs.
+/// Who is woken by a non-maskable interrupt.
+static WOKEN: spin::Once<TaskHandle> = spin::Once::new();
+
+/// Has `task` woken by every non-maskable interrupt. To be called once.
+pub fn wake_by_non_maskable_interrupt(task: TaskHandle) {
+    WOKEN.call_once(|| task);
+}
+
+/// A non-maskable interrupt: QEMU's `nmi` command sends one to every core, to see where it hangs.
 pub fn non_maskable_interrupt(frame: &KernelTrapFrame) {
-    line!("\nkernel: non-maskable interrupt");
+    let mode = if frame.cs & 3 == 0 { "in the kernel" } else { "in a program" };
+    line!("\nkernel: non-maskable interrupt on core {}, {mode}", core_id().0);
     registers(frame);
     backtrace(frame.rip, frame.rbp);
+    if let Some(task) = WOKEN.get() {
+        task.wake();
+        // The core may be just about to halt, or in a program: an ordinary interrupt has it look at its tasks.
+        apic::send(core_id(), apic::WAKE_VECTOR);
+    }
 }
 
 /// A panic: the message, and where it came from.

@@ -19,6 +19,8 @@ use crate::arch::x86_64::{interrupts, report, segments, usercopy};
 pub const INSTRUCTION_FETCH: u64 = 1 << 4;
 
 const NMI: u8 = 2;
+/// IA32_GS_BASE (SDM volume 4, table 2-2).
+const GS_BASE: u32 = 0xc000_0101;
 const DOUBLE_FAULT: u8 = 8;
 const PAGE_FAULT: u8 = 14;
 const MACHINE_CHECK: u8 = 18;
@@ -61,9 +63,25 @@ global_asm!(
     "    swapgs",
     "    add rsp, 16",
     "    iretq",
-    "2:  call 4f",
+    "2:  cmp byte ptr [rsp], {nmi}",
+    "    je 5f",
+    "6:  call 4f",
     "    add rsp, 16",
     "    iretq",
+    // An NMI in the kernel may come where the GS base is still, or again, the program's. It tells by itself: the kernel's is in
+    // the upper half, and no program can have such a one.
+    "5:  push rax",
+    "    push rcx",
+    "    push rdx",
+    "    mov ecx, {gs_base}",
+    "    rdmsr",
+    "    test edx, edx",
+    "    pop rdx",
+    "    pop rcx",
+    "    pop rax",
+    "    js 6b",
+    "    swapgs",
+    "    jmp 3b",
 
     // Saves the registers as a `KernelTrapFrame`, calls `kernel_trap`, restores them.
     "4:  push rax",
@@ -105,6 +123,7 @@ global_asm!(
     "    ret",
     with_error_code = const WITH_ERROR_CODE,
     nmi = const NMI,
+    gs_base = const GS_BASE,
     kernel_trap = sym kernel_trap,
 );
 

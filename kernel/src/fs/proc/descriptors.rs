@@ -76,10 +76,14 @@ fn target(descriptor: &Descriptor) -> Result<Target, Errno> {
 }
 
 fn link_text(descriptor: &Descriptor) -> Result<Vec<u8>, Errno> {
-    let open = descriptor.file()?;
+    file_name(&*descriptor.file()?)
+}
+
+/// The path of an open file, as the running thread sees it, or the name of an object without a path.
+pub fn file_name(open: &OpenFile) -> Result<Vec<u8>, Errno> {
     match open.location() {
         Some(location) => seen_path(location),
-        None => Ok(anonymous_name(&open)),
+        None => Ok(anonymous_name(open)),
     }
 }
 

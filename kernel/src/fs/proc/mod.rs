@@ -20,6 +20,7 @@ mod tests;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+pub use descriptors::file_name;
 pub use registered::{Folder, Generate, register};
 
 use super::node::Target;

@@ -21,7 +21,7 @@ mod transfer;
 
 use alloc::sync::{Arc, Weak};
 use core::net::Ipv4Addr;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use smoltcp::socket::tcp::State;
 
@@ -405,6 +405,11 @@ impl TcpSocket {
             }
             Role::Idle => View { state: State::Closed, received: 0, queued: 0 },
         }
+    }
+
+    /// When the timers look at it next.
+    pub fn next_deadline(&self) -> u64 {
+        self.armed.load(Ordering::Relaxed)
     }
 
     /// Segments sent, and of these again; for `TCP_INFO`.
