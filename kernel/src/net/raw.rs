@@ -307,4 +307,8 @@ impl Expires for RawSocket {
     fn awaits(&self, _deadline: u64) -> bool {
         true
     }
+
+    fn forgotten(&self) {
+        self.queue.wake(Events::OUT | Events::WRNORM);
+    }
 }

@@ -263,7 +263,7 @@ impl Stack {
     /// Acts on the deadlines that have passed, of sockets and of neighbours.
     pub fn expire(self: &Arc<Self>) {
         let now = self.now();
-        for target in self.timers.take_due(now) {
+        while let Some(target) = self.timers.take_due(now) {
             target.expired(now);
         }
         self.timers.note(self.tcp.expire_time_waits(now));

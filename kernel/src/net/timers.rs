@@ -29,6 +29,9 @@ pub trait Expires: Send + Sync {
 
     /// Whether it still wants to be told at `deadline`, which was set for it once. Takes no lock.
     fn awaits(&self, deadline: u64) -> bool;
+
+    /// There was no memory for its deadline: it has to set one again when it runs next. The caller may hold the lock of any socket.
+    fn forgotten(&self);
 }
 
 struct Entry {
@@ -66,13 +69,23 @@ struct Entries {
 
 impl Default for Entries {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), limit: FEW }
+        Self { heap: BinaryHeap::with_capacity(FEW), limit: FEW }
     }
 }
 
 impl Entries {
     fn first(&self) -> u64 {
         self.heap.peek().map_or(NEVER, |entry| entry.0.deadline)
+    }
+
+    /// Takes out the entry that is due last.
+    fn take_last(&mut self) -> Option<Entry> {
+        let mut entries = core::mem::take(&mut self.heap).into_vec();
+        let last =
+            entries.iter().enumerate().max_by_key(|(_, entry)| entry.0.deadline).map(|(index, _)| index);
+        let last = last.map(|index| entries.swap_remove(index).0);
+        self.heap = entries.into();
+        last
     }
 
     /// Takes out what is outdated, if there may be much of it. Returns targets that were looked at, to be dropped when the heap
@@ -116,26 +129,20 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Has `target` told at `deadline`. When memory has run out, it is told at the next occasion instead.
+    /// Has `target` told at `deadline`. When memory has run out, whoever was to be told last is [forgotten](Expires::forgotten).
     pub fn add(&self, deadline: u64, target: Weak<dyn Expires>) {
         let heap = &self.heaps[usize::from(arch::core_id().0) % HEAPS].0;
         let mut entries = heap.entries.lock();
         let seen = entries.tidy();
-        if entries.heap.try_reserve(1).is_err() {
-            // The oldest entry makes room: its socket is told early.
-            if let Some(Reverse(entry)) = entries.heap.pop() {
-                drop(entries);
-                if let Some(target) = entry.target.upgrade() {
-                    target.expired(deadline);
-                }
-            }
-            return;
-        }
+        let displaced = if entries.heap.try_reserve(1).is_err() { entries.take_last() } else { None };
         entries.heap.push(Reverse(Entry { deadline, target }));
         heap.first.store(entries.first(), Ordering::Relaxed);
         drop(entries);
         drop(seen);
         self.wake_before(deadline);
+        if let Some(target) = displaced.and_then(|entry| entry.target.upgrade()) {
+            target.forgotten();
+        }
     }
 
     /// Has the stack looked at by `deadline`, for no socket in particular.
@@ -155,23 +162,23 @@ impl Timers {
         self.sleeping_until.load(Ordering::Relaxed)
     }
 
-    /// Takes out those whose deadline is at or before `now`.
-    pub fn take_due(&self, now: u64) -> Vec<Arc<dyn Expires>> {
+    /// Takes out one whose deadline is at or before `now`, if there is one.
+    pub fn take_due(&self, now: u64) -> Option<Arc<dyn Expires>> {
         if self.own.load(Ordering::Relaxed) <= now {
             self.own.store(NEVER, Ordering::Relaxed);
         }
-        let mut due = Vec::new();
         for heap in self.heaps.iter().map(|line| &line.0) {
-            if heap.first.load(Ordering::Relaxed) > now {
-                continue;
+            while heap.first.load(Ordering::Relaxed) <= now {
+                let mut entries = heap.entries.lock();
+                let due = if entries.first() <= now { entries.heap.pop() } else { None };
+                heap.first.store(entries.first(), Ordering::Relaxed);
+                drop(entries);
+                if let Some(target) = due.and_then(|Reverse(entry)| entry.target.upgrade()) {
+                    return Some(target);
+                }
             }
-            let mut entries = heap.entries.lock();
-            while entries.first() <= now && due.try_reserve(1).is_ok() {
-                due.extend(entries.heap.pop().and_then(|entry| entry.0.target.upgrade()));
-            }
-            heap.first.store(entries.first(), Ordering::Relaxed);
         }
-        due
+        None
     }
 
     /// Has `waker` woken when a deadline before `until` is set.
@@ -212,6 +219,12 @@ mod tests {
         fn awaits(&self, deadline: u64) -> bool {
             deadline.is_multiple_of(2)
         }
+
+        fn forgotten(&self) {}
+    }
+
+    fn take_all(timers: &Timers, now: u64) -> Vec<Arc<dyn Expires>> {
+        core::iter::from_fn(|| timers.take_due(now)).collect()
     }
 
     fn entries(timers: &Timers) -> usize {
@@ -233,7 +246,7 @@ mod tests {
         timers.add(5, weak(&gone));
         drop(gone);
         assert_eq!(timers.deadline(), 5);
-        timers.take_due(20).into_iter().for_each(|target| target.expired(20));
+        take_all(&timers, 20).into_iter().for_each(|target| target.expired(20));
         assert_eq!((early.0.load(Ordering::Relaxed), late.0.load(Ordering::Relaxed)), (20, 0));
         assert_eq!(timers.deadline(), 30);
     }
@@ -247,7 +260,17 @@ mod tests {
         (0..10_000).for_each(|n| timers.add(1_000_001 + 2 * n, weak(&told)));
         assert!(entries(&timers) <= FEW);
         (0..10_000).for_each(|n| timers.add(2 * n, weak(&told)));
-        assert_eq!(timers.take_due(20_000).len(), 10_000);
+        assert_eq!(take_all(&timers, 20_000).len(), 10_000);
+    }
+
+    #[test]
+    fn the_entry_that_is_due_last_makes_room() {
+        let (timers, told) = (Timers::default(), Arc::new(Told::default()));
+        [20, 40, 10, 30].into_iter().for_each(|deadline| timers.add(deadline, weak(&told)));
+        let mut entries = timers.heaps[usize::from(arch::core_id().0) % HEAPS].0.entries.lock();
+        assert_eq!(entries.take_last().map(|entry| entry.deadline), Some(40));
+        assert_eq!(entries.take_last().map(|entry| entry.deadline), Some(30));
+        assert_eq!((entries.first(), entries.heap.len()), (10, 2));
     }
 
     #[test]
@@ -266,7 +289,7 @@ mod tests {
         timers.note(60);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(timers.deadline(), 50);
-        timers.take_due(50);
+        take_all(&timers, 50);
         assert_eq!(timers.deadline(), NEVER);
     }
 }

@@ -484,4 +484,8 @@ impl Expires for UdpSocket {
     fn awaits(&self, _deadline: u64) -> bool {
         true
     }
+
+    fn forgotten(&self) {
+        self.queue.wake(Events::OUT | Events::WRNORM);
+    }
 }

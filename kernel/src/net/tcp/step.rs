@@ -134,4 +134,8 @@ impl Expires for TcpSocket {
     fn awaits(&self, deadline: u64) -> bool {
         self.armed.load(Ordering::Relaxed) == deadline
     }
+
+    fn forgotten(&self) {
+        self.armed.store(NEVER, Ordering::Relaxed);
+    }
 }
