@@ -236,7 +236,7 @@ impl Machine {
         let mut line = Line(Vec::new());
         line.words("-machine q35").words(self.accelerator.options()).words("-cpu max");
         line.words("-nodefaults -no-user-config -display none -no-reboot");
-        line.words(&format!("-smp {} -m {}", self.cores, self.memory));
+        line.words(&format!("-smp {} -m {}", self.processors(), self.memory));
         if self.nodes > 1 {
             self.numa(&mut line);
         }
@@ -273,6 +273,14 @@ impl Machine {
         };
         command.args(self.arguments());
         command
+    }
+
+    /// The cores, and for one translated core the possibility of another. Alone, its locked instructions and barriers are
+    /// translated into plain ones, though the device's thread looks at the same memory: it misses a doorbell sooner or later,
+    /// and no frame leaves any more (docs/decisions/0004-a-second-processor-that-may-come.md).
+    fn processors(&self) -> String {
+        let alone = self.cores == 1 && self.accelerator == Accelerator::Tcg;
+        format!("{}{}", self.cores, if alone { ",maxcpus=2" } else { "" })
     }
 
     /// Cores and memory in equal parts; what is left over goes to the last node.
@@ -411,6 +419,15 @@ mod tests {
         let line = line(&Machine { cores: 5, nodes: 2, memory: 101, ..machine() });
         assert!(line.contains("id=node0,size=50M") && line.contains("id=node1,size=51M"), "{line}");
         assert!(line.contains("nodeid=0,cpus=0-1,") && line.contains("nodeid=1,cpus=2-4,"), "{line}");
+    }
+
+    #[test]
+    fn a_translated_core_has_barriers_only_if_it_may_not_stay_alone() {
+        let with = |accelerator, cores| line(&Machine { accelerator, cores, ..machine() });
+        assert!(with(Accelerator::Tcg, 1).contains("-smp 1,maxcpus=2 "));
+        assert!(
+            with(Accelerator::Tcg, 2).contains("-smp 2 ") && with(Accelerator::Kvm, 1).contains("-smp 1 ")
+        );
     }
 
     #[test]
