@@ -81,9 +81,11 @@ pub fn goals(lines: &[Line]) -> String {
             theirs(old, 2, 2),
             1.0,
         );
-        if writes <= 1 {
-            let least = if writes == 0 { 1.9 } else { 1.5 };
-            goal(format!("2 threads, {writes} % writes, of 1 thread"), ours(2, 1), ours(1, 1), least);
+        match writes {
+            0 => goal("2 threads, 0 % writes, of 1 thread".into(), ours(2, 1), ours(1, 1), 1.9),
+            // Where cores share no cache, each of them is a node of its own.
+            1 => goal("2 threads on 2 nodes, 1 % writes, of 1 thread".into(), ours(2, 2), ours(1, 1), 1.5),
+            _ => {}
         }
     }
     text

@@ -117,7 +117,8 @@ impl<S: Structure, H: Hooks> Group<S, H> {
         loop {
             let mut stopped = 0;
             all.for_each(|at, locked| {
-                stopped += usize::from(self.drain(at, locked, target(at.lane), wait) == Reached::Barrier);
+                stopped +=
+                    usize::from(self.drain(at, locked, None, target(at.lane), wait) == Reached::Barrier);
             });
             if stopped == 0 || stopped == self.logs.len() {
                 return stopped > 0;
@@ -194,7 +195,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
         let mut failed = None;
         all.for_each(|at, locked| {
             if failed.is_none() {
-                match self.logs[at.lane].reserve(1) {
+                match self.logs[at.lane].reserve(1, at.replica) {
                     Ok(place) => locked.batch(|batch| batch.reserve(place)),
                     Err(full) => failed = Some((at, full)),
                 }
@@ -242,7 +243,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
                 drop(reading);
                 for at in self.at(replica) {
                     // If the replica is gone, the next attempt ends here.
-                    let _ = self.catch_up(at, self.logs[at.lane].tail());
+                    let _ = self.catch_up(at, None, self.logs[at.lane].tail());
                 }
             } else if let Some(gone) = self.at(replica).find_map(|at| self.lane(at).gone()) {
                 self.complain(first, gone)
@@ -258,7 +259,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     /// The replica stands still while this looks at one log after another. So if each has nothing new when its turn
     /// comes, all had nothing new when the first was looked at, and that is the point in time which the read sees.
     fn all_new(&self, replica: usize, logged: bool) -> bool {
-        !logged || self.logs.iter().all(|log| log.nothing_new(replica))
+        !logged || self.logs.iter().all(|log| log.nothing_new(log.place(replica)))
     }
 
     fn read_all_locked<R: Read<S::Data>>(&self, replica: usize, seat: usize, op: R) -> R::Response {

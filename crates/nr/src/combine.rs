@@ -51,7 +51,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     /// Serves all slots, unlocks, and then does what can only be done without the lock.
     pub(crate) fn combine(&self, at: At, locked: Locked<'_, S>, own: Option<usize>) {
         let round = if locked.logged() {
-            self.serve_logged(at, &locked)
+            self.serve_logged(at, &locked, own)
         } else {
             locked.exclude_readers(own, &self.hooks);
             self.serve(at, &locked);
@@ -94,27 +94,27 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     }
 
     /// Appends what waits in the slots to the log, and applies the log up to there.
-    fn serve_logged(&self, at: At, locked: &Locked<'_, S>) -> Round {
+    fn serve_logged(&self, at: At, locked: &Locked<'_, S>, own: Option<usize>) -> Round {
         let log = &self.logs[at.lane];
         // A batch may be left over that was stopped by a barrier.
         let left = locked.batch(|batch| batch.end());
         if let Some(end) = left
-            && self.drain(at, locked, end, true) == Reached::Barrier
+            && self.drain(at, locked, own, end, true) == Reached::Barrier
         {
             return Round::Barrier;
         }
         let count = self.collect(locked);
         if count == 0 {
-            return match self.drain(at, locked, log.tail(), false) {
+            return match self.drain(at, locked, own, log.bound(log.place(at.replica)), false) {
                 Reached::Barrier => Round::Barrier,
                 _ => Round::Over,
             };
         }
-        let start = match log.reserve(count as u64) {
+        let start = match log.reserve(count as u64, at.replica) {
             Ok(start) => start,
             Err(full) => {
                 locked.batch(|batch| batch.clear());
-                return match self.drain(at, locked, log.tail(), false) {
+                return match self.drain(at, locked, own, log.tail(), false) {
                     Reached::Barrier => Round::Barrier,
                     _ => Round::Full(full),
                 };
@@ -122,7 +122,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
         };
         self.record(at, locked, start);
         locked.lane().counters.count_batch(count);
-        match self.drain(at, locked, start + count as u64, true) {
+        match self.drain(at, locked, own, start + count as u64, true) {
             Reached::Barrier => Round::Barrier,
             _ => Round::Over,
         }
@@ -159,15 +159,22 @@ impl<S: Structure, H: Hooks> Group<S, H> {
         core::mem::forget(danger);
     }
 
-    /// Applies the log up to `target`, excluding readers first if there is anything to apply. Stops at an unpublished
-    /// entry, unless it shall `wait` for it.
-    pub(crate) fn drain(&self, at: At, locked: &Locked<'_, S>, target: u64, wait: bool) -> Reached {
+    /// Applies the log up to `target`, excluding readers other than `own` first if there is anything to apply. Stops at an
+    /// unpublished entry, unless it shall `wait` for it.
+    pub(crate) fn drain(
+        &self,
+        at: At,
+        locked: &Locked<'_, S>,
+        own: Option<usize>,
+        target: u64,
+        wait: bool,
+    ) -> Reached {
         let log = &self.logs[at.lane];
         let mut position = log.cursor(at.replica);
         if position >= target {
             return Reached::Target;
         }
-        locked.exclude_readers(None, &self.hooks);
+        locked.exclude_readers(own, &self.hooks);
         let danger = Danger { group: self, at, locked };
         let mut round = 0;
         let reached = loop {
@@ -208,13 +215,13 @@ impl<S: Structure, H: Hooks> Group<S, H> {
 
     // ---- waiting without a lock
 
-    /// Brings a lane forward, up to `target` or to the first entry that is not published yet.
-    pub(crate) fn catch_up(&self, at: At, target: u64) -> Result<(), Gone> {
+    /// Brings a lane forward, up to `target` or to the first entry that is not published yet. `own` is the caller's seat there.
+    pub(crate) fn catch_up(&self, at: At, own: Option<usize>, target: u64) -> Result<(), Gone> {
         let log = &self.logs[at.lane];
         let mut round = 0;
-        while log.cursor(at.replica) < target && !log.nothing_new(at.replica) {
+        while log.cursor(at.replica) < target && !log.nothing_new(log.place(at.replica)) {
             match self.lane(at).try_lock() {
-                Ok(locked) => self.combine(at, self.check(at, locked)?, None),
+                Ok(locked) => self.combine(at, self.check(at, locked)?, own),
                 Err(Refused::Gone(gone)) => return Err(gone),
                 Err(Refused::Busy) => {
                     self.hooks.relax(round);
@@ -240,7 +247,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     /// Applies what is published to a lane, once.
     fn advance(&self, at: At) -> Result<(), Gone> {
         let locked = self.lock(at)?;
-        let reached = self.drain(at, &locked, self.logs[at.lane].tail(), false);
+        let reached = self.drain(at, &locked, None, self.logs[at.lane].tail(), false);
         locked.unlock_fairly();
         match reached {
             Reached::Barrier => self.pass(at.replica),

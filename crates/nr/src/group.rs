@@ -280,7 +280,7 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     pub(crate) fn sync(&self, replica: ReplicaId) -> Result<(), Gone> {
         let place = self.replicas.get(replica.0).ok_or(Gone::Absent)?;
         for at in self.at(replica.0) {
-            self.catch_up(at, self.logs[at.lane].tail())?;
+            self.catch_up(at, None, self.logs[at.lane].tail())?;
         }
         place.lanes[0].gone().map_or(Ok(()), Err)
     }

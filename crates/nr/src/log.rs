@@ -53,6 +53,8 @@ pub(crate) struct Full {
 /// A cursor that holds nothing up. Larger than every position, small enough for a mark.
 const INACTIVE: u64 = u64::MAX >> 3;
 
+/// Aligned so that a small entry and its mark share a cache line, which is then all that a reader of the log has to fetch.
+#[repr(C, align(32))]
 struct Cell<E> {
     /// `(position + 1) << 2 | kind` of what the cell holds; 0 before its first use.
     mark: AtomicU64,
@@ -106,10 +108,22 @@ impl<E> Log<E> {
         self.tail.load(Ordering::Acquire)
     }
 
+    /// A position that the tail has not passed yet, found without a look at the tail, whose line the writers share: no
+    /// entry is further from a cursor than the log is long.
+    #[inline]
+    pub(crate) fn bound(&self, cursor: &AtomicU64) -> u64 {
+        cursor.load(Ordering::Acquire) + self.length()
+    }
+
+    /// The place of `cursor`, for who looks at it again and again.
+    pub(crate) fn place(&self, cursor: usize) -> &AtomicU64 {
+        &self.cursors[cursor]
+    }
+
     /// Where `cursor` stands: the first position that it has not applied.
     #[inline(always)]
     pub(crate) fn cursor(&self, cursor: usize) -> u64 {
-        self.cursors[cursor].load(Ordering::Acquire)
+        self.place(cursor).load(Ordering::Acquire)
     }
 
     /// Moves `cursor` forward (or activates it, at a position that another active cursor holds).
@@ -129,9 +143,13 @@ impl<E> Log<E> {
     }
 
     /// Reserves `count` positions in one atomic step and returns the first. The caller must `fill` all of them.
-    pub(crate) fn reserve(&self, count: u64) -> Result<u64, Full> {
+    ///
+    /// The tail is taken to be where `cursor` stands, which is so if the cursor's owner is up to date. To look first would move
+    /// the tail's line twice, for reading and then for writing.
+    pub(crate) fn reserve(&self, count: u64, cursor: usize) -> Result<u64, Full> {
         debug_assert!(count <= self.length());
-        let mut tail = self.tail.load(Ordering::Relaxed);
+        let mut tail =
+            Some(self.cursor(cursor)).filter(|&position| position != INACTIVE).unwrap_or_else(|| self.tail());
         loop {
             let limit = tail + count;
             if limit > self.head.load(Ordering::Acquire) + self.length() {
@@ -214,8 +232,8 @@ impl<E> Log<E> {
     /// A write is complete when some replica has applied it, so its entry, and all before it, are marked by then. If
     /// the entry at the cursor is not marked, no write at or behind it was complete when this began.
     #[inline(always)]
-    pub(crate) fn nothing_new(&self, cursor: usize) -> bool {
-        self.kind_at(self.cursor(cursor)).is_none()
+    pub(crate) fn nothing_new(&self, cursor: &AtomicU64) -> bool {
+        self.kind_at(cursor.load(Ordering::Acquire)).is_none()
     }
 
     /// Lends the entry at `position`.

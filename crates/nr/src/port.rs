@@ -26,7 +26,7 @@ use crate::lane::{Gone, Lane, Locked, Reading, Refused};
 use crate::log::Log;
 use crate::slot::{self, Parcel, Slot};
 use crate::structure::Read;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::tuning::READ_TRIES;
 
 /// Everything that a thread touches on its short ways, found beforehand: behind an atomic instruction, every
@@ -36,6 +36,7 @@ pub(crate) struct Port<'g, S: Structure, H: Hooks> {
     replica: &'g Replica<S>,
     lane: &'g Lane<S>,
     log: &'g Log<S::Entry>,
+    cursor: &'g AtomicU64,
     slot: &'g Slot<S>,
     at: At,
     seat: usize,
@@ -47,7 +48,17 @@ impl<S: Structure, H: Hooks> Group<S, H> {
     pub(crate) fn port(&self, at: At, seat: usize) -> Port<'_, S, H> {
         let replica = &self.replicas[at.replica];
         let lane = &replica.lanes[at.lane];
-        Port { group: self, replica, lane, log: &self.logs[at.lane], slot: lane.slot(seat), at, seat }
+        let log = &self.logs[at.lane];
+        Port {
+            group: self,
+            replica,
+            lane,
+            log,
+            cursor: log.place(at.replica),
+            slot: lane.slot(seat),
+            at,
+            seat,
+        }
     }
 }
 
@@ -156,12 +167,14 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
     /// Runs a read.
     #[inline(always)]
     pub(crate) fn read<R: Read<S::Data>>(&self, op: R) -> R::Response {
-        if let Some(reading) = self.lane.try_read(self.slot)
-            && (!reading.logged() || self.log.nothing_new(self.at.replica))
-        {
-            return self.look(op, reading);
+        match self.lane.try_read(self.slot) {
+            Some(reading) if !reading.logged() || self.log.nothing_new(self.cursor) => self.look(op, reading),
+            Some(reading) => {
+                drop(reading);
+                self.read_behind(op)
+            }
+            None => self.read_slowly(op, self.log.bound(self.cursor)),
         }
-        self.read_slowly(op)
     }
 
     #[inline(always)]
@@ -186,11 +199,24 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
         response
     }
 
+    /// Runs a read where the replica is behind: brings it forward and looks, in one go if the lock is free.
+    #[inline(never)]
+    fn read_behind<R: Read<S::Data>>(&self, op: R) -> R::Response {
+        let target = self.log.bound(self.cursor);
+        if let Ok(locked) = self.lane.try_lock() {
+            let locked = self.check(locked);
+            if self.bring_forward(&locked, target) {
+                return self.look_locked(op, locked);
+            }
+        }
+        self.read_slowly(op, target)
+    }
+
+    /// Runs a read that had to give way to a writer. What was complete when it began lies before `target`; for what was
+    /// appended later it need not wait.
     #[cold]
     #[inline(never)]
-    fn read_slowly<R: Read<S::Data>>(&self, op: R) -> R::Response {
-        // What was appended after the read began, it need not wait for.
-        let target = self.log.tail();
+    fn read_slowly<R: Read<S::Data>>(&self, op: R, target: u64) -> R::Response {
         add(&self.slot.waits, 1);
         for round in 0..READ_TRIES {
             // To look costs nothing until the writer is gone; to announce a read would hold it up.
@@ -214,12 +240,13 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
     }
 
     fn up_to_date(&self, reading: &Reading<'_, S>, target: u64) -> bool {
-        let replica = self.at.replica;
-        !reading.logged() || self.log.cursor(replica) >= target || self.log.nothing_new(replica)
+        !reading.logged()
+            || self.cursor.load(Ordering::Acquire) >= target
+            || self.log.nothing_new(self.cursor)
     }
 
     fn catch_up(&self, target: u64) {
-        if let Err(gone) = self.group.catch_up(self.at, target) {
+        if let Err(gone) = self.group.catch_up(self.at, Some(self.seat), target) {
             self.complain(gone)
         }
     }
@@ -231,12 +258,18 @@ impl<'g, S: Structure, H: Hooks> Port<'g, S, H> {
                 Ok(locked) => self.check(locked),
                 Err(gone) => self.complain(gone),
             };
-            if !locked.logged() || self.group.drain(self.at, &locked, target, false) != Reached::Barrier {
+            if self.bring_forward(&locked, target) {
                 return self.look_locked(op, locked);
             }
             drop(locked);
             self.catch_up(target);
         }
+    }
+
+    /// Applies what the log has before `target`; whether that was possible with this lock alone.
+    fn bring_forward(&self, locked: &Locked<'_, S>, target: u64) -> bool {
+        !locked.logged()
+            || self.group.drain(self.at, locked, Some(self.seat), target, false) != Reached::Barrier
     }
 
     // ---- replicas that are gone

@@ -53,7 +53,7 @@ mutant cursor-update combine.rs 's/log.set_cursor(at.replica, position);/log.set
 mutant garbage-collection log.rs 's/if limit > slowest + self.length() {/if false {/'
 mutant reader-recheck lane.rs 's/word & (LOCKED | POISONED | ABSENT) == 0).then_some/word \& (POISONED | ABSENT) == 0).then_some/'
 mutant reader-fence lane.rs '/slot::READING, Ordering::Relaxed/,/word.load/s/fence(Ordering::SeqCst);//'
-mutant reader-freshness log.rs 's/self.kind_at(self.cursor(cursor)).is_none()/true/'
+mutant reader-freshness log.rs 's/self.kind_at(cursor.load(Ordering::Acquire)).is_none()/true/'
 mutant writer-waits-for-readers lane.rs 's/while state == slot::READING {/while false {/'
 mutant hand-over lane.rs 's/if self.hand_over() {/if self.hand_over() \&\& self.span() == 0 {/'
 mutant response-order combine.rs 's/slot::DONE, Ordering::Release/slot::DONE, Ordering::Relaxed/'

@@ -266,9 +266,11 @@ fn operations_entries_and_responses_are_dropped_once() {
     for nodes in [1, 2] {
         let keeper = NodeReplicated::with_hooks(SMALL, Keeper::default(), Polite);
         (1..nodes).for_each(|_| _ = keeper.add_replica().unwrap());
+        // All of them before the first begins: a poisoned replica takes nobody in.
+        let handles: Vec<_> =
+            (0..4).map(|thread| keeper.register(ReplicaId(thread % nodes)).unwrap()).collect();
         std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let mut handle = keeper.register(ReplicaId(thread % nodes)).unwrap();
+            for (thread, mut handle) in handles.into_iter().enumerate() {
                 let writes = move || {
                     for i in 0..200 {
                         // One of the threads brings the misfortune, in the middle of the work of the others.

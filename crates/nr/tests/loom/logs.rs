@@ -8,7 +8,7 @@ use crate::sync::Arc;
 /// Appends `value`, waiting for room. Returns its position.
 fn append(log: &Log<Box<u64>>, value: u64) -> u64 {
     let position = loop {
-        match log.reserve(1) {
+        match log.reserve(1, 0) {
             Ok(position) => break position,
             Err(_) => thread::yield_now(),
         }
@@ -112,7 +112,7 @@ fn a_batch_is_one_reservation_and_stays_together() {
             let log = log.clone();
             thread::spawn(move || append(&log, 9))
         };
-        let start = log.reserve(2).unwrap();
+        let start = log.reserve(2, 0).unwrap();
         for (offset, value) in [1, 2].into_iter().enumerate() {
             // SAFETY: reserved just now.
             unsafe { log.fill(start + offset as u64, Kind::One, || Box::new(value)) };
