@@ -20,49 +20,32 @@ pub fn start() {
     let task = sched::spawn(arch::core_id(), sched::Priority::Urgent, async {
         loop {
             sched::wait_for_wake().await;
-            let mut text = alloc::string::String::new();
-            // A string refuses nothing.
-            let _ = write(&mut text);
-            arch::console::print(format_args!("{text}"));
+            // The console refuses nothing.
+            let _ = write(&mut Console);
         }
     });
     arch::report::wake_by_non_maskable_interrupt(task);
 }
 
+/// The console, piece by piece: when memory has run out there is none for the whole text.
+#[cfg(target_os = "none")]
+struct Console;
+
+#[cfg(target_os = "none")]
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        arch::console::print(format_args!("{text}"));
+        Ok(())
+    }
+}
+
 /// Writes the text.
 fn write(out: &mut dyn Write) -> fmt::Result {
     let now = arch::now();
-    writeln!(out, "dump: {} s after the start", Seconds(now))?;
+    writeln!(out, "dump: {} s after the start", sched::Seconds(now))?;
     sched::dump(fs::machine::get().cores, now, out)?;
     process::dump(out)?;
     net::dump(net::stack(), now, out)
-}
-
-/// A time in nanoseconds, in seconds.
-pub struct Seconds(pub u64);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 / 1000 % 1_000_000)
-    }
-}
-
-/// A deadline as seen from `now`: how long until it comes, or since it came.
-pub struct Deadline {
-    /// When it is, in nanoseconds.
-    pub at: u64,
-    /// The time.
-    pub now: u64,
-}
-
-impl fmt::Display for Deadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.at, self.at.checked_sub(self.now)) {
-            (sched::timer::NEVER, _) => f.write_str("never"),
-            (_, Some(left)) => write!(f, "in {} s", Seconds(left)),
-            (at, None) => write!(f, "{} s ago", Seconds(self.now - at)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -70,14 +53,6 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::string::String;
-
-    #[test]
-    fn deadlines_are_told_from_the_present() {
-        let at = |at| format!("{}", Deadline { at, now: 5_000_000_000 });
-        assert_eq!(at(u64::MAX), "never");
-        assert_eq!(at(5_250_000_000), "in 0.250000 s");
-        assert_eq!(at(3_999_999_000), "1.000001 s ago");
-    }
 
     #[test]
     fn every_part_tells_about_itself() {

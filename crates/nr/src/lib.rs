@@ -32,8 +32,8 @@
 //! lead: the others leave the lock alone and are served now and then. (`src/port.rs`, `src/combine.rs`)
 //!
 //! A **read** is local. Its thread says in its own slot that it reads, sees that no writer is there and that the next
-//! entry of the log is not there yet, and looks. If there is more in the log, it first brings its replica up to where the
-//! tail was when the read began. (`src/lane.rs`)
+//! entry of the log is not there yet, and looks. If there is more in the log, it first applies what is published, and with it
+//! every write that was complete when the read began. (`src/port.rs`, `src/lane.rs`)
 //!
 //! A **full log** never blocks for good: the slowest replica is brought forward by whoever needs the room. A replica that
 //! nobody uses holds nobody up. (`src/log.rs`)

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use super::link::Link;
 use super::stack::Stack;
 use super::tcp::{Flow, TcpSocket};
-use crate::dump::Deadline;
+use crate::sched::Deadline;
 
 /// Writes the state of a stack at the time `now`.
 pub fn dump(stack: &Stack, now: u64, out: &mut dyn Write) -> fmt::Result {

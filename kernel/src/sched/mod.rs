@@ -12,7 +12,7 @@ pub mod timer;
 #[deny(unsafe_code)]
 mod wait_queue;
 
-pub use dump::dump;
+pub use dump::{Deadline, Seconds, dump};
 #[cfg(target_os = "none")]
 pub use executor::run;
 #[cfg(any(test, feature = "integration-test"))]
