@@ -1,6 +1,8 @@
 //! s04: networking from user space, over the kernel's own stack, as a peer on the wire sees it.
 
 use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use xtask::guest::{Guest, Setup};
@@ -10,6 +12,8 @@ use xtask::watched::Watched;
 
 use crate::common::{PATIENCE, await_lease, client, lines_of, on_each_nic};
 
+/// Where the host listens for datagrams.
+const DATAGRAM_PORT: u16 = 8889;
 /// Datagrams that are looked at.
 const DATAGRAMS: usize = 50;
 /// Packets of a stream of pings.
@@ -27,13 +31,13 @@ fn userspace_net(nic: Nic) -> Result<()> {
 
 /// A guest that sends numbered datagrams to port 8889 of the host, and echoes what comes to port 6337.
 fn probe(nic: Nic) -> Result<Setup> {
-    Ok(Setup::user_program("netprobe", &["serve", "172.31.0.20:8889", "6337"])?.tap(nic))
+    Ok(Setup::user_program("netprobe", &["serve", &format!("172.31.0.20:{DATAGRAM_PORT}"), "6337"])?.tap(nic))
 }
 
 /// Prints the datagrams that come to port 8889.
 fn listen(namespace: &Namespace) -> Result<Watched> {
     let mut command = namespace.enter("socat");
-    command.args(["-d", "-d", "UDP-LISTEN:8889,fork", "stdout"]);
+    command.args(["-d", "-d", &format!("UDP-LISTEN:{DATAGRAM_PORT},fork"), "stdout"]);
     let listener = Watched::start(command, false)?;
     listener.expect("listening on", PATIENCE)?;
     Ok(listener)
@@ -42,12 +46,27 @@ fn listen(namespace: &Namespace) -> Result<Watched> {
 fn converse(guest: &mut Guest, namespace: &Namespace, datagrams: &Watched) -> Result<()> {
     guest.expect("listening on")?;
     await_lease(namespace)?;
-    datagrams.expect(&format!("pkt {DATAGRAMS}"), PATIENCE)?;
-    let seen: Vec<String> = datagrams.lines().into_iter().filter(|line| line.starts_with("pkt ")).collect();
-    let expected: Vec<String> = (1..=DATAGRAMS).map(|number| format!("pkt {number}")).collect();
-    ensure!(seen.starts_with(&expected), "not every datagram from the first on came, in order: {seen:?}");
+    all_datagrams_came(guest, datagrams)?;
     answers_pings(namespace)?;
     echoes(namespace)
+}
+
+/// From the first on, each once, in the order of their numbers. socat prints those that came before it knew the sender from other
+/// processes than the rest, in whatever order these run; so the order is looked up in the record.
+fn all_datagrams_came(guest: &Guest, datagrams: &Watched) -> Result<()> {
+    let expected: Vec<String> = (1..=DATAGRAMS).map(|number| format!("pkt {number}")).collect();
+    let end = Instant::now() + PATIENCE;
+    let count = |line: &String| datagrams.lines().iter().filter(|other| *other == line).count();
+    while let Some(missing) = expected.iter().find(|line| count(line) == 0) {
+        ensure!(Instant::now() < end, "{missing:?} did not come: {:?}", datagrams.lines());
+        thread::sleep(Duration::from_millis(50));
+    }
+    ensure!(expected.iter().all(|line| count(line) == 1), "some came twice: {:?}", datagrams.lines());
+    let sent = guest.sent_datagrams(DATAGRAM_PORT)?;
+    let sent: Vec<_> =
+        sent.iter().map(|bytes| String::from_utf8_lossy(bytes).trim_end().to_string()).collect();
+    ensure!(sent.starts_with(&expected), "the datagrams were sent in another order: {sent:?}");
+    Ok(())
 }
 
 fn answers_pings(namespace: &Namespace) -> Result<()> {

@@ -33,19 +33,7 @@ pub enum Network {
 /// An error that shows packets of the station `mac` that are malformed, have a wrong checksum, or, on a clean network, were
 /// sent again without need.
 pub fn check(file: &Path, mac: &str, network: Network) -> Result<()> {
-    let mut command = Command::new("tshark");
-    command.args(["-n", "-r", "-"]);
-    for option in ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE"] {
-        command.args(["-o", option]);
-    }
-    command.arg("-Y").arg(filter(mac, network));
-    let mut tshark = Watched::start(command, true)?;
-    let cable = BufWriter::new(tshark.child().stdin.take().context("no standard input")?);
-    let from = BufReader::new(File::open(file).context("QEMU recorded nothing")?);
-    // When tshark ends early, its own words say more than the broken pipe.
-    let written = records::tidy(from, cable, mac);
-    let lines = tshark.succeed(PATIENCE)?;
-    ensure!(written? > 0, "the guest sent nothing");
+    let lines = ask(file, mac, &filter(mac, network), &[])?;
     let is_packet = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
     let packets: Vec<&str> = lines.iter().map(|line| line.trim()).filter(is_packet).collect();
     ensure!(
@@ -55,6 +43,38 @@ pub fn check(file: &Path, mac: &str, network: Network) -> Result<()> {
         packets[..packets.len().min(SHOWN)].join("\n")
     );
     Ok(())
+}
+
+/// The payloads of the datagrams that the station `mac` sent to a UDP port, in the order in which they went over the cable. The guest
+/// may still be running.
+pub fn datagrams(file: &Path, mac: &str, port: u16) -> Result<Vec<Vec<u8>>> {
+    let filter = format!("eth.src == {mac} && udp.dstport == {port}");
+    let lines = ask(file, mac, &filter, &["-T", "fields", "-e", "udp.payload"])?;
+    Ok(lines.iter().filter_map(|line| from_hexadecimal(line.trim())).collect())
+}
+
+/// The bytes that a text of pairs of digits means, `None` if it is none.
+fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// What tshark prints about those packets of the record that pass its display filter; the station `mac` sent some.
+fn ask(file: &Path, mac: &str, filter: &str, arguments: &[&str]) -> Result<Vec<String>> {
+    let mut command = Command::new("tshark");
+    command.args(["-n", "-r", "-"]);
+    for option in ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE"] {
+        command.args(["-o", option]);
+    }
+    command.args(["-Y", filter]).args(arguments);
+    let mut tshark = Watched::start(command, true)?;
+    let cable = BufWriter::new(tshark.child().stdin.take().context("no standard input")?);
+    let from = BufReader::new(File::open(file).context("QEMU recorded nothing")?);
+    // When tshark ends early, its own words say more than the broken pipe.
+    let written = records::tidy(from, cable, mac);
+    let lines = tshark.succeed(PATIENCE)?;
+    ensure!(written? > 0, "the guest sent nothing");
+    Ok(lines)
 }
 
 /// The display filter. On a clean network a segment is sent again without need if the record shows that it was acknowledged before
@@ -81,6 +101,8 @@ fn filter(mac: &str, network: Network) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::host;
     use crate::qemu::MAC;
@@ -116,8 +138,18 @@ mod tests {
         is_sound_over_time(&frames)
     }
 
-    /// The same for frames with their times in milliseconds, in the format of pcap.
+    /// The same for frames with their times in milliseconds.
     fn is_sound_over_time(frames: &[(u32, Vec<u8>)]) -> bool {
+        let (_folder, file) = record(frames);
+        match check(&file, MAC, Network::Clean) {
+            Ok(()) => true,
+            Err(error) if error.to_string().contains("the guest sent 1 packets") => false,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// A file with frames in the format of pcap, in a folder that vanishes.
+    fn record(frames: &[(u32, Vec<u8>)]) -> (tempfile::TempDir, PathBuf) {
         let mut bytes = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65535, 1].map(u32::to_le_bytes).concat();
         for (time, frame) in frames {
             let length = frame.len() as u32;
@@ -127,11 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("frames.pcap");
         std::fs::write(&file, bytes).unwrap();
-        match check(&file, MAC, Network::Clean) {
-            Ok(()) => true,
-            Err(error) if error.to_string().contains("the guest sent 1 packets") => false,
-            Err(error) => panic!("{error:#}"),
-        }
+        (folder, file)
     }
 
     fn possible() -> bool {
@@ -183,6 +211,21 @@ mod tests {
             for wrong in [frame(IP, UDP + 1), frame(IP + 1, UDP), whole[..40].to_vec()] {
                 assert!(!is_sound(&[whole.clone(), wrong]));
             }
+        }
+    }
+
+    #[test]
+    fn datagrams_are_read_in_their_order() {
+        if possible() {
+            let frames = [b"ping", b"pong"].map(|text| {
+                let mut frame = frame(IP, UDP);
+                let start = frame.len() - text.len();
+                frame[start..].copy_from_slice(text);
+                (0, frame)
+            });
+            let (_folder, file) = record(&frames);
+            assert_eq!(datagrams(&file, MAC, 0x22b9).unwrap(), [b"ping", b"pong"]);
+            assert!(datagrams(&file, MAC, 1).unwrap().is_empty());
         }
     }
 

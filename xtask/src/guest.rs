@@ -309,6 +309,12 @@ impl Guest {
         }
     }
 
+    /// What the guest has sent so far to a UDP port, in this order; it is on a tap.
+    pub fn sent_datagrams(&self, port: u16) -> Result<Vec<Vec<u8>>> {
+        let record = self.machine.pcap.as_ref().context("what the guest sends is not recorded")?;
+        capture::datagrams(record, MAC, port)
+    }
+
     /// QEMU's monitor.
     pub fn monitor(&self) -> Result<Monitor> {
         Monitor::connect(&monitor_of(self.folder.path()))
