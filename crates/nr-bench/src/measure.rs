@@ -132,7 +132,7 @@ fn waited() -> Option<Duration> {
 }
 
 /// The median of some rounds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Result {
     /// Operations of all threads per second, in millions.
     pub mops: f64,
@@ -140,6 +140,19 @@ pub struct Result {
     pub slowest: f64,
     /// How many of the rounds were calm.
     pub calm: usize,
+    /// What was done in each round, in their order; `None` for one that was disturbed.
+    pub rounds: Vec<Option<f64>>,
+}
+
+impl Result {
+    /// How many times as much was done as by `other`, whose rounds took turns with these: the median over the rounds, so
+    /// that a machine that is now fast and now slow does not matter. `None` when no round was calm for both.
+    pub fn times(&self, other: &Self) -> Option<f64> {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        let mut ratios: Vec<f64> = pairs.filter_map(|(ours, theirs)| Some((*ours)? / (*theirs)?)).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied()
+    }
 }
 
 /// Measures all contenders, each in its case, their rounds taking turns.
@@ -162,13 +175,14 @@ pub fn measure(subjects: &[(Case, Box<dyn Measurable>)], effort: &Effort) -> Vec
 
 fn median(mut rounds: Vec<Round>) -> Result {
     let calm = rounds.iter().filter(|round| round.calm).count();
+    let all = rounds.iter().map(|round| round.calm.then_some(round.mops)).collect();
     // A disturbed round counts only where there is no other.
     if calm > 0 {
         rounds.retain(|round| round.calm);
     }
     rounds.sort_by(|a, b| a.mops.total_cmp(&b.mops));
     let Round { mops, slowest, .. } = rounds[rounds.len() / 2];
-    Result { mops, slowest, calm }
+    Result { mops, slowest, calm, rounds: all }
 }
 
 #[cfg(test)]
@@ -183,6 +197,19 @@ mod tests {
         let result = median(rounds);
         assert_eq!((result.mops, result.calm), (7.0, 3));
         assert_eq!(median(vec![round(3.0, false)]).mops, 3.0);
+    }
+
+    #[test]
+    fn what_took_turns_is_compared_round_by_round() {
+        let of = |mops: [f64; 3], calm: [bool; 3]| {
+            median(
+                mops.into_iter().zip(calm).map(|(mops, calm)| Round { mops, slowest: 1.0, calm }).collect(),
+            )
+        };
+        // Twice as much in each round, though the machine slowed down while they were measured.
+        let (ours, theirs) = (of([80.0, 40.0, 20.0], [true; 3]), of([40.0, 20.0, 10.0], [true, false, true]));
+        assert_eq!(ours.times(&theirs), Some(2.0));
+        assert_eq!(ours.times(&of([1.0; 3], [false; 3])), None);
     }
 
     #[test]

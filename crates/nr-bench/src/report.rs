@@ -33,27 +33,38 @@ pub fn csv(lines: &[Line]) -> String {
     text
 }
 
-fn find(lines: &[Line], contender: &str, threads: usize, nodes: usize, writes: u64) -> Option<f64> {
+fn find<'a>(
+    lines: &'a [Line],
+    contender: &str,
+    threads: usize,
+    nodes: usize,
+    writes: u64,
+) -> Option<&'a measure::Result> {
     let fits = |line: &&Line| {
         line.structure == "hash"
             && line.contender == contender
             && line.case == Case { threads, nodes, writes, pattern: crate::keys::Pattern::Uniform }
     };
-    lines.iter().find(fits).map(|line| line.result.mops)
+    lines.iter().find(fits).map(|line| &line.result)
 }
 
-/// How the hash map with uniform keys compares with its goals: a line per goal, as far as it was measured.
+/// How the hash map with uniform keys compares with its goals, by rounds that took turns: a line per goal, as far as it was
+/// measured.
 pub fn goals(lines: &[Line]) -> String {
     let mut text = String::new();
-    let mut goal = |what: String, ours: Option<f64>, theirs: Option<f64>, least: f64| {
-        if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            let ratio = ours / theirs;
-            let verdict = if ratio >= least { "met" } else { "MISSED" };
-            let _ = writeln!(
-                text,
-                "{verdict:6} {what:52} {ours:7.1} / {theirs:7.1} = {ratio:5.2}, at least {least:.2}"
-            );
-        }
+    type Found<'a> = Option<&'a measure::Result>;
+    let mut goal = |what: String, ours: Found<'_>, theirs: Found<'_>, least: f64| {
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return };
+        let (verdict, ratio) = match ours.times(theirs) {
+            Some(ratio) if ratio >= least => ("met", ratio),
+            Some(ratio) => ("MISSED", ratio),
+            None => ("MISSED", f64::NAN),
+        };
+        let (ours, theirs) = (ours.mops, theirs.mops);
+        let _ = writeln!(
+            text,
+            "{verdict:6} {what:58} {ratio:5.2}, at least {least:.2} (medians {ours:.1} and {theirs:.1} Mops/s)"
+        );
     };
     for writes in [0, 1, 10, 50, 100] {
         let ours = |threads, nodes| find(lines, "nr", threads, nodes, writes);
@@ -129,7 +140,12 @@ mod tests {
 
     fn line(contender: &'static str, threads: usize, mops: f64) -> Line {
         let case = Case { threads, nodes: 1, writes: 0, pattern: Pattern::Uniform };
-        Line { structure: "hash", contender, case, result: measure::Result { mops, slowest: 0.75, calm: 1 } }
+        Line {
+            structure: "hash",
+            contender,
+            case,
+            result: measure::Result { mops, slowest: 0.75, calm: 1, rounds: vec![Some(mops)] },
+        }
     }
 
     #[test]
