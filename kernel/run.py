@@ -8,7 +8,7 @@ WORKSPACE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def main():
-    command = ["cargo", "run", "--quiet", "--manifest-path", os.path.join(WORKSPACE, "Cargo.toml"),
+    command = ["cargo", "run", "--manifest-path", os.path.join(WORKSPACE, "Cargo.toml"),
                "--package", "xtask", "--", "run"]
     try:
         os.execvp(command[0], command + sys.argv[1:])

@@ -27,7 +27,6 @@ pub fn kernel_main(machine: &'static Machine) -> ! {
         log::warn!("command line: `{word}` is not known");
     }
     log::info!("{} cores, {} ACPI tables", machine.tables.cores.len(), machine.tables.count);
-    #[cfg(feature = "integration-test")]
     if let Some(name) = &line.test {
         crate::integration_main::run(name, machine);
     }

@@ -1,4 +1,4 @@
-//! The kernel-side mains of the integration tests (feature `integration-test`); `test=NAME` on the command line selects one.
+//! The kernel-side mains of the integration tests; `test=NAME` on the command line selects one.
 //!
 //! A main that passes prints `NAME: ok` and ends with status 0; a panic or fault says what is wrong. To add a test, add a line to
 //! [`MAINS`] and write its host side in `kernel/tests/`.
@@ -18,10 +18,10 @@ use crate::{Machine, memory, println};
 type Main = fn(&'static Machine);
 
 /// Tests of faults before there is memory, by name.
-static EARLY_MAINS: [(&str, fn()); 2] =
-    [("s00_pfault_early", || s00_pfault_early()), ("s00_gpfault_early", || s00_gpfault_early())];
+static EARLY_MAINS: &[(&str, fn())] =
+    &[("s00_pfault_early", || s00_pfault_early()), ("s00_gpfault_early", || s00_gpfault_early())];
 
-static MAINS: [(&str, Main); 11] = [
+static MAINS: &[(&str, Main)] = &[
     ("s00_exit", |_| s00_exit()),
     ("s01_pfault", |_| s01_pfault()),
     ("s01_gpfault", |_| s01_gpfault()),

@@ -4,47 +4,63 @@
 //! `sync` (the implementation of `lock_api`'s unsafe traits) and `uaccess`; the other modules deny it, here or in their parent.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 // What leads into the kernel (boot, traps, devices) is the bare machine's: there dead code is found. The unix platform only
-// runs tests, which reach a part, and without them nothing.
+// runs tests, which reach a part; without them it is empty, for cargo builds it before any integration test.
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
-#![cfg_attr(not(any(target_os = "none", test)), allow(unused_imports))]
 
+#[cfg(any(target_os = "none", test))]
 extern crate alloc;
 
+#[cfg(any(target_os = "none", test))]
 mod arch;
 #[cfg(target_os = "none")]
 #[deny(unsafe_code)]
 mod boot;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod cmdline;
 #[cfg(target_os = "none")]
 #[deny(unsafe_code)]
 mod device;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod dump;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod errno;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod fs;
-#[cfg(all(target_os = "none", feature = "integration-test"))]
+#[cfg(target_os = "none")]
 #[deny(unsafe_code)]
 mod integration_main;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod logger;
+#[cfg(any(target_os = "none", test))]
 mod memory;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod net;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod percore;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod process;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod random;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod replicated;
+#[cfg(any(target_os = "none", test))]
 mod sched;
+#[cfg(any(target_os = "none", test))]
 mod sync;
+#[cfg(any(target_os = "none", test))]
 #[deny(unsafe_code)]
 mod syscall;
+#[cfg(any(target_os = "none", test))]
 mod uaccess;
 
 /// What the platform found out about the machine.
@@ -61,9 +77,7 @@ pub struct Machine {
 /// Called before there is memory to allocate: only the tests of early faults have anything to do here.
 #[cfg(target_os = "none")]
 pub fn early_main(command_line: &[u8]) {
-    #[cfg(feature = "integration-test")]
     integration_main::run_early(command_line);
-    let _ = command_line;
 }
 
 /// Writes a line to the console.

@@ -11,24 +11,43 @@ use crate::{ksyms, pack, process, progress::Step, run, setup, toolchain, workspa
 /// The target of the programs in `user/`.
 const USER_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What a kernel is built with.
+/// How much the compiler does: the profiles of that name in the workspace's Cargo.toml.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// The kernel-side mains of the integration tests (`test=NAME` on the command line).
-    pub integration_test: bool,
+pub enum Profile {
+    /// Compiled anew in seconds: what is run and tested from day to day.
+    #[default]
+    Daily,
+    /// As fast as it gets: what is measured.
+    Release,
 }
 
-impl Features {
-    /// The names of the folder below target/ in which cargo builds, and of the image.
-    fn names(self) -> (&'static str, &'static str) {
-        if self.integration_test { ("kernel-test", "nrk-test") } else { ("kernel", "nrk") }
+impl Profile {
+    /// The fast kernel if `release`, else the one of every day.
+    pub fn released(release: bool) -> Self {
+        if release { Self::Release } else { Self::Daily }
+    }
+
+    /// Cargo's name of the profile, and of its folder.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Daily => "daily",
+            Self::Release => "release",
+        }
+    }
+
+    /// The kernel's image.
+    pub fn image(self) -> PathBuf {
+        workspace::target().join(match self {
+            Self::Daily => "nrk",
+            Self::Release => "nrk-release",
+        })
     }
 }
 
 /// Everything, for `cargo xtask build`.
 pub fn all() -> Result<()> {
-    setup::require(setup::RUN)?;
-    let kernel = kernel(Features::default())?;
+    [setup::RUN, setup::REDIS].into_iter().try_for_each(setup::require)?;
+    let kernel = kernel(Profile::Daily)?;
     let programs = user_programs()?;
     let initramfs =
         pack::initramfs(&pack::Contents { program: Some(run::default_program()), ..Default::default() })?;
@@ -38,24 +57,22 @@ pub fn all() -> Result<()> {
     Ok(())
 }
 
-/// Builds the kernel and returns the path of its image: target/nrk, or target/nrk-test.
+/// Builds the kernel and returns the path of its image.
 ///
 /// The image appears there in one step, so a guest that starts meanwhile gets the old one or the new one.
-pub fn kernel(features: Features) -> Result<PathBuf> {
-    let (folder, image) = features.names();
-    let _lock = workspace::lock(folder)?;
-    let step = Step::new("building the kernel");
-    let built_in = workspace::target().join(folder);
+pub fn kernel(profile: Profile) -> Result<PathBuf> {
+    let _lock = workspace::lock("kernel")?;
+    let step = Step::new(format!("building the kernel ({})", profile.name()));
+    let built_in = workspace::target().join("kernel");
     let mut cargo = toolchain::Toolchain::obtain()?.cargo("build");
-    cargo.args(["--release", "--package", "nrk", "--bin", "nrk", "--target-dir"]).arg(&built_in);
-    if features.integration_test {
-        cargo.args(["--features", "integration-test"]);
-    }
+    cargo
+        .args(["--profile", profile.name(), "--package", "nrk", "--bin", "nrk", "--target-dir"])
+        .arg(&built_in);
     process::run(&mut cargo, &step).context("the kernel does not build")?;
-    let elf = built_in.join(toolchain::TARGET).join("release/nrk");
+    let elf = built_in.join(toolchain::TARGET).join(profile.name()).join("nrk");
     let mut bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     ksyms::fill(&mut bytes)?;
-    let image = workspace::target().join(image);
+    let image = profile.image();
     workspace::write_atomically(&image, |file| Ok(file.write_all(&bytes)?))?;
     Ok(image)
 }

@@ -63,11 +63,7 @@ impl Check {
             }
             Self::ClippyKernel => {
                 let kernel = ["--package", "nrk", "--bin", "nrk"];
-                vec![
-                    kernel_clippy(&kernel)?,
-                    kernel_clippy(&[&kernel[..], &["--features", "integration-test"]].concat())?,
-                    kernel_clippy(&["--package", "nr"])?,
-                ]
+                vec![kernel_clippy(&kernel)?, kernel_clippy(&["--package", "nr"])?]
             }
             Self::Spelling => vec![spelling()?],
         })

@@ -19,6 +19,7 @@ use rexpect::reader::Options;
 use rexpect::session::{PtySession, spawn_with_options};
 use tempfile::TempDir;
 
+use crate::build::{self, Profile};
 use crate::capture::{self, Network};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
@@ -26,7 +27,7 @@ use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
 use crate::qemu::{Console, Forward, MAC, Machine, Nic, tap_netdev, user_netdev};
 use crate::relay::Relay;
-use crate::{build, pack, setup, workspace};
+use crate::{pack, setup, workspace};
 
 /// How long a guest may be silent before a test gives up. Generous: without KVM, and with a guest per core, a step that
 /// takes a moment alone can take many times that.
@@ -414,11 +415,14 @@ pub fn shows(console: &str, texts: &[&str]) -> Result<()> {
     }
 }
 
-/// The kernel with the tests' mains, built once per process.
+/// Set for the tests: they run the kernel that is measured, not the one of every day.
+pub const RELEASE: &str = "NRK_TEST_RELEASE";
+
+/// The kernel, built once per process.
 pub fn test_kernel() -> Result<&'static Path> {
     static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let features = build::Features { integration_test: true };
-    once(&KERNEL, || build::kernel(features)).map(PathBuf::as_path)
+    let release = std::env::var_os(RELEASE).is_some_and(|value| !value.is_empty());
+    once(&KERNEL, || build::kernel(Profile::released(release))).map(PathBuf::as_path)
 }
 
 /// The path of a program of user/ on this machine; all are built once per process.

@@ -12,11 +12,12 @@ use clap::Args;
 use rustix::process::Pid;
 use rustix::termios::{self, OptionalActions};
 
+use crate::build::{self, Profile};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
 use crate::qemu::{Console, Forward, Machine, Net, Nic, tap_netdev, user_netdev};
-use crate::{backlog, build, host, pack, process, setup, workspace};
+use crate::{backlog, host, pack, process, setup, workspace};
 
 /// The servers whose port is forwarded without being asked for.
 const KNOWN_SERVERS: [(&str, u16); 2] = [("redis-server", 6379), ("memcached", 11211)];
@@ -61,6 +62,9 @@ pub struct Options {
     /// End the guest after this time, with status 124
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub timeout: Option<Duration>,
+    /// Run the kernel that benchmarks measure; without this, one that is built in seconds after an edit
+    #[arg(long)]
+    pub release: bool,
     /// Wait for gdb before the first instruction
     #[arg(long)]
     pub debug: bool,
@@ -141,6 +145,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     if options.pcap.is_some() && (!networked || options.net == Net::None) {
         bail!("--pcap needs a network and a network card");
     }
+    let profile = Profile::released(options.release);
     let status =
         if options.dry_run { workspace::target().join("exit-status") } else { folder.join("status") };
     let mut machine = Machine {
@@ -153,7 +158,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         // A line to be pasted is pasted into a terminal.
         console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
         gdb: options.debug.then_some(GDB_PORT),
-        ..Machine::new(&workspace::target().join("nrk"), &status)?
+        ..Machine::new(&profile.image(), &status)?
     };
     machine.check()?;
     if !options.dry_run {
@@ -165,7 +170,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     let packed = pack::initramfs(&contents)?;
     machine.cmdline = cmdline(options, &packed.init)?;
     machine.initramfs = Some(packed.path);
-    machine.kernel = build::kernel(build::Features::default())?;
+    machine.kernel = build::kernel(profile)?;
     Ok(machine)
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::{setup, toolchain, workspace};
+use crate::{guest, setup, toolchain, workspace};
 
 /// Which tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,6 +27,9 @@ pub struct Options {
     pub kind: Kind,
     /// Only tests whose name contains this
     pub filter: Option<String>,
+    /// Run the kernel that benchmarks measure in QEMU
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// How many tests passed and failed.
@@ -59,7 +62,7 @@ pub fn run(options: &Options) -> Result<u8> {
     [setup::RUN, setup::REDIS, setup::NETWORK, setup::TEST].into_iter().try_for_each(setup::require)?;
     let (mut count, mut sound) = (Count::default(), true);
     let mut go = |arguments: &[&str], folder: &str| -> Result<()> {
-        sound &= cargo_test(arguments, folder, options.filter.as_deref(), &mut count)?;
+        sound &= cargo_test(arguments, folder, options, &mut count)?;
         Ok(())
     };
     if unit {
@@ -77,13 +80,16 @@ pub fn run(options: &Options) -> Result<u8> {
 }
 
 /// Runs `cargo test` in a folder of the workspace, passes its output on, and counts; whether cargo was content.
-fn cargo_test(arguments: &[&str], folder: &str, filter: Option<&str>, count: &mut Count) -> Result<bool> {
+fn cargo_test(arguments: &[&str], folder: &str, options: &Options, count: &mut Count) -> Result<bool> {
     let mut command: Command = toolchain::cargo();
     command.current_dir(workspace::root().join(folder)).arg("test").args(["--no-fail-fast"]).args(arguments);
     if !std::io::stderr().is_terminal() {
         command.arg("--quiet");
     }
-    command.arg("--").args(filter);
+    command.arg("--").args(&options.filter);
+    if options.release {
+        command.env(guest::RELEASE, "1");
+    }
     if std::io::stdout().is_terminal() {
         command.arg("--color=always");
     }

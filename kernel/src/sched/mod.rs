@@ -15,7 +15,6 @@ mod wait_queue;
 pub use dump::{Deadline, Seconds, dump};
 #[cfg(target_os = "none")]
 pub use executor::run;
-#[cfg(any(test, feature = "integration-test"))]
 pub use executor::run_until_idle;
 pub use executor::{Priority, TaskHandle, has_urgent_work, has_work, spawn, wait_for_wake, yield_now};
 pub use wait_queue::{Events, Registration, WaitQueue};

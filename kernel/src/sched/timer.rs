@@ -6,7 +6,6 @@
 
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicU64, Ordering};
-#[cfg(any(test, feature = "integration-test"))]
 use core::task::Poll;
 use core::task::Waker;
 
@@ -113,7 +112,6 @@ pub fn fired() {
 }
 
 /// Completes at `deadline`, in nanoseconds of [`arch::now`].
-#[cfg(any(test, feature = "integration-test"))]
 pub fn sleep_until(deadline: u64) -> impl Future<Output = ()> {
     let mut timer = None;
     core::future::poll_fn(move |context| {

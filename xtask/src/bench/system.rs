@@ -185,7 +185,7 @@ impl Running {
 type Parts = (PathBuf, PathBuf, OsString);
 
 fn nrk(nic: Nic, program: &Program) -> Result<Parts> {
-    let kernel = build::kernel(build::Features::default())?;
+    let kernel = build::kernel(build::Profile::Release)?;
     let packed = pack::initramfs(&program.contents)?;
     let boot = Boot {
         log: "warn",

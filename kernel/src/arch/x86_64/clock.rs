@@ -166,7 +166,6 @@ fn pit_nanoseconds() -> u64 {
 
 /// Lets `time` pass by the PIT, a clock that had no part in the calibration where there is an HPET. Returns the nanoseconds that passed by it
 /// and by [`now`].
-#[cfg(feature = "integration-test")]
 pub fn compare(time: core::time::Duration) -> (u64, u64) {
     let (mut passed, mut last) = (0, pit_nanoseconds());
     let start = now();

@@ -33,7 +33,7 @@ pub mod cpu;
 pub mod entry;
 #[cfg(target_os = "none")]
 pub mod exit;
-#[cfg(all(target_os = "none", feature = "integration-test"))]
+#[cfg(target_os = "none")]
 pub mod faults;
 #[cfg(target_os = "none")]
 pub mod interrupts;
