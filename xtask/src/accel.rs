@@ -26,7 +26,8 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's translator.
     Tcg,
-    /// QEMU's translator, with a clock that counts the guest's instructions: one a nanosecond.
+    /// QEMU's translator, with a clock that counts the guest's instructions: one a nanosecond. While the guest is idle, the clock
+    /// leaps to its next deadline.
     Counting,
 }
 
@@ -65,7 +66,7 @@ impl Accelerator {
         match self {
             Self::Kvm => "-accel kvm",
             Self::Tcg => "-accel tcg,thread=multi",
-            Self::Counting => "-accel tcg,thread=single -icount shift=0",
+            Self::Counting => "-accel tcg,thread=single -icount shift=0,sleep=off",
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Setup {
     judged: Option<Network>,
     cut: Option<fn(u64) -> u64>,
     patience: Duration,
+    /// The seed of a machine that counts instructions, see [`Machine::counting`].
+    seed: Option<u32>,
     extra: Vec<OsString>,
 }
 
@@ -90,6 +92,7 @@ impl Setup {
             judged: None,
             cut: None,
             patience: PATIENCE,
+            seed: None,
             extra: Vec::new(),
         }
     }
@@ -161,6 +164,12 @@ impl Setup {
         self
     }
 
+    /// A clock that counts instructions, and the same course of events on every run with the same `seed`.
+    pub fn counting(mut self, seed: u32) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// More options for QEMU.
     pub fn qemu<A: Into<OsString>>(mut self, options: impl IntoIterator<Item = A>) -> Self {
         self.extra.extend(options.into_iter().map(Into::into));
@@ -212,7 +221,10 @@ impl Setup {
             ..Machine::new(test_kernel()?, &folder.join("status"))?
         };
         machine.check()?;
-        Ok(machine)
+        Ok(match self.seed {
+            Some(seed) => machine.counting(seed),
+            None => machine,
+        })
     }
 
     fn command_line(&self, init: Option<&Path>) -> Result<OsString> {

@@ -1,7 +1,7 @@
 //! What the kernel's paths cost: ticks of the time-stamp counter and nanoseconds per operation.
 //!
-//! Under QEMU's `-icount shift=0` the counter counts instructions, so that the ticks are path lengths and the
-//! same on every run. Each figure is the best of several rounds.
+//! Under QEMU's `-icount shift=0` the counter counts instructions, so that the ticks are path lengths. Each figure is the best of
+//! several rounds.
 
 use std::arch::x86_64::_rdtsc;
 use std::process::Command;

@@ -35,7 +35,7 @@ pub enum Bench {
     Redis(Options),
     /// ping -A and ping -f, 10,000 packets
     Ping(Options),
-    /// Instructions per system call and the like, the same on every run
+    /// Instructions per system call and the like; a round has the same figures on every run
     Path(Options),
     /// Node replication beside locks and concurrent maps, on this machine
     Nr(nr::Options),
@@ -129,12 +129,12 @@ impl Name {
         }
     }
 
-    fn measure(self, system: &System) -> Result<Vec<Sample>> {
+    fn measure(self, system: &System, round: u32) -> Result<Vec<Sample>> {
         match self {
             Self::Boot => boot::measure(system),
             Self::Redis => redis::measure(system),
             Self::Ping => ping::measure(system),
-            Self::Path => path::measure(system),
+            Self::Path => path::measure(system, round),
         }
     }
 
@@ -185,7 +185,7 @@ fn run_in_guest(name: Name, options: &Options) -> Result<u8> {
     for round in 1..=options.rounds {
         for system in &systems {
             let step = Step::new(format!("round {round} of {}: {}", options.rounds, system.kind));
-            let samples = name.measure(system)?;
+            let samples = name.measure(system, round)?;
             step.say(&report::round_line(round, system.kind, &samples));
             report.add(system.kind, round, &samples);
         }

@@ -1,8 +1,9 @@
 //! Path lengths: the instructions that system calls and what programs build on them take, from the program's side.
 //!
-//! QEMU's clock counts instructions (`-icount shift=0`), so the figures are the same on every run and on every machine. A REP
-//! instruction counts once per element, which overstates copies and the clearing of pages. The program is
-//! `torture bench`, the same on both kernels.
+//! QEMU's clock counts instructions (`-icount shift=0`), and the processor's random numbers follow from a seed, the number
+//! of the round. So every round has figures of its own, the same on every run and on every machine: where memory is laid out by
+//! chance, a fork copies more or fewer page tables, by a tenth of the whole. A REP instruction counts once per element, which
+//! overstates copies and the clearing of pages. The program is `torture bench`, the same on both kernels.
 
 use anyhow::{Context, Result};
 
@@ -34,9 +35,9 @@ pub const ROWS: [Row; 14] = [
 /// The last line of the program.
 const END: &str = "bench: ok";
 
-/// Runs the program and reads its table.
-pub fn measure(system: &System) -> Result<Vec<Sample>> {
-    let lines = system.count_instructions(END)?;
+/// Runs the program, with the seed of the round, and reads its table.
+pub fn measure(system: &System, round: u32) -> Result<Vec<Sample>> {
+    let lines = system.count_instructions(END, round)?;
     let sample = |row: &Row| {
         let value = ticks(&lines, row.name);
         Ok(Sample { row: row.name, value: value.with_context(|| format!("no {} in {lines:?}", row.name))? })

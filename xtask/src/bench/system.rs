@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use super::linux::LinuxKernel;
 use super::pong;
-use crate::accel::Accelerator;
 use crate::cmdline::Boot;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
@@ -118,9 +117,10 @@ impl System {
         Ok(Self { kind, shape, machine, folder })
     }
 
-    /// Runs the guest until `last` appears in a line, with a clock that counts instructions. Returns the lines.
-    pub fn count_instructions(&self, last: &str) -> Result<Vec<String>> {
-        let machine = Machine { accelerator: Accelerator::Counting, ..self.machine.clone() };
+    /// Runs the guest until `last` appears in a line, with a clock that counts instructions. Returns the lines, which are the same
+    /// on every run with the same `seed`.
+    pub fn count_instructions(&self, last: &str, seed: u32) -> Result<Vec<String>> {
+        let machine = self.machine.clone().counting(seed);
         let guest = Watched::start(machine.command(None), false)?;
         guest.expect(last, PATIENCE)?;
         Ok(guest.lines())
