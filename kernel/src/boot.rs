@@ -113,6 +113,9 @@ fn start_init(line: &CommandLine) {
     let arguments: Vec<&[u8]> = core::iter::once(path.as_bytes()).chain(arguments).collect();
     let added = line.environment.iter().map(Vec::as_slice);
     let environment: Vec<&[u8]> = ENVIRONMENT.into_iter().chain(added).collect();
+    if line.fixed_addresses {
+        process::exec::fix_addresses();
+    }
     if let Err(error) = process::start_init(path.as_bytes(), &arguments, &environment) {
         fail(format_args!("init {path} cannot be started: {error:?}"));
     }

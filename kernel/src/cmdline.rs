@@ -10,6 +10,7 @@
 //! | `env=NAME=VALUE` | a variable of its environment; repeatable |
 //! | `ip=dhcp`, `ip=off`, `ip=A.B.C.D/N[,GATEWAY]` | the address of the first interface |
 //! | `tty=ROWSxCOLUMNS` | the size of the console's terminal |
+//! | `norandmaps` | programs are loaded at the same addresses each time, as on Linux; for debuggers |
 //! | `test=NAME` | the test that runs instead of the init program |
 //!
 //! An unknown key is reported and ignored.
@@ -32,6 +33,8 @@ pub struct CommandLine {
     pub ip: Option<String>,
     /// `tty`: rows and columns.
     pub terminal: Option<(u16, u16)>,
+    /// `norandmaps`.
+    pub fixed_addresses: bool,
     /// `test`.
     pub test: Option<String>,
     /// Words that nobody understands.
@@ -62,6 +65,7 @@ impl CommandLine {
             Some(("ip", value)) => self.ip = Some(value.into()),
             Some(("tty", value)) if parse_size(value).is_some() => self.terminal = parse_size(value),
             Some(("test", value)) => self.test = Some(value.into()),
+            None if text == "norandmaps" => self.fixed_addresses = true,
             _ => self.unknown.push(text),
         }
     }
@@ -99,20 +103,22 @@ mod tests {
     #[test]
     fn keys_and_arguments_are_told_apart() {
         let line = CommandLine::parse(
-            br#"log=info,net=trace init=/bin/sh env=A=b tty=24x80 odd -- -c "ls -l \"x\" && exit 7" "" log=1"#,
+            br#"log=info,net=trace init=/bin/sh env=A=b tty=24x80 odd norandmaps -- -c "ls -l \"x\" && exit 7" "" log=1"#,
         );
         assert_eq!(line.log.as_deref(), Some("info,net=trace"));
         assert_eq!(line.init.as_deref(), Some("/bin/sh"));
         assert_eq!(line.environment, [b"A=b"]);
         assert_eq!(line.terminal, Some((24, 80)));
+        assert!(line.fixed_addresses);
         assert_eq!(line.unknown, ["odd"]);
         assert_eq!(line.arguments, [&b"-c"[..], br#"ls -l "x" && exit 7"#, b"", b"log=1"]);
     }
 
     #[test]
     fn malformed_values_are_unknown_words() {
-        let line = CommandLine::parse(b"tty=24 tty=ax3 env=A =x");
-        assert_eq!(line.unknown, ["tty=24", "tty=ax3", "env=A", "=x"]);
+        let line = CommandLine::parse(b"tty=24 tty=ax3 env=A =x norandmaps=1");
+        assert_eq!(line.unknown, ["tty=24", "tty=ax3", "env=A", "=x", "norandmaps=1"]);
+        assert!(!line.fixed_addresses);
     }
 
     proptest! {

@@ -57,6 +57,15 @@ fn s03_shell_command() -> Result<()> {
     Ok(())
 }
 
+/// With `norandmaps`, a relocatable program lies where Linux puts it when it is told not to choose at random.
+#[test]
+fn s03_fixed_addresses() -> Result<()> {
+    let files = ["/proc/sys/kernel/randomize_va_space", "/proc/self/maps"];
+    let console = Setup::program("cat", &files).cmdline("norandmaps").run(Ending::Program(0))?;
+    ensure!(console.starts_with("0\n555555554000-"), "{console}");
+    Ok(())
+}
+
 /// A status of its own for a program that dies of a signal.
 #[test]
 fn s03_killed_by_a_signal() -> Result<()> {

@@ -78,7 +78,9 @@ const KERNEL: &[Spec<()>] = &[
     constant!("overflowuid", 65534),
     constant!("pid_max", 32768),
     directory("random", &[text("boot_id", boot_id), text("uuid", uuid), constant!("entropy_avail", 256)]),
-    constant!("randomize_va_space", 2),
+    text("randomize_va_space", |_, text| {
+        Ok(writeln!(text, "{}", if process::exec::addresses_are_random() { 2 } else { 0 })?)
+    }),
     constant!("sched_autogroup_enabled", 0),
     text("threads-max", |_, text| Ok(writeln!(text, "{}", process::max_tasks())?)),
     constant!("version", VERSION),

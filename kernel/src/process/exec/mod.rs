@@ -13,7 +13,7 @@ mod stack;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use arguments::Arguments;
 use elf::PROGRAM_HEADER_SIZE;
@@ -48,6 +48,19 @@ const S_ISGID: u32 = 0o2000;
 const S_IXGRP: u32 = 0o0010;
 /// Clock ticks per second: `AT_CLKTCK`.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// Whether no program's addresses are random.
+static ADDRESSES_ARE_FIXED: AtomicBool = AtomicBool::new(false);
+
+/// From now on programs are loaded at the same addresses each time: `norandmaps` on the kernel's command line.
+pub fn fix_addresses() {
+    ADDRESSES_ARE_FIXED.store(true, Ordering::Relaxed);
+}
+
+/// Whether addresses are random, unless a process asks for other ones: /proc/sys/kernel/randomize_va_space.
+pub fn addresses_are_random() -> bool {
+    !ADDRESSES_ARE_FIXED.load(Ordering::Relaxed)
+}
 
 /// The program that a process runs, for /proc.
 #[derive(Default)]
@@ -150,8 +163,9 @@ fn fill(
     let interpreter = program.interpreter.as_ref().map(|path| open_interpreter(request, path)).transpose()?;
     let space = AddressSpace::new()?;
     space.set_limits(space_limits(request.process, request.credentials.is_privileged()));
-    let fixed = request.process.personality.load(Ordering::Relaxed) & NO_RANDOMIZE != 0;
-    let seed = || if fixed { 0 } else { crate::random::next_u64() };
+    let random =
+        addresses_are_random() && request.process.personality.load(Ordering::Relaxed) & NO_RANDOMIZE == 0;
+    let seed = || if random { crate::random::next_u64() } else { 0 };
     let top = space.map_stack(program.image.executable_stack, seed())?;
     let loaded = load::load(&space, program, Role::Program { seed: seed() })?;
     let interpreter =
