@@ -22,4 +22,5 @@ mod s05_transfer;
 mod s06_network;
 mod s06_robust;
 mod s10_path;
+mod s10_profile;
 mod s10_redis;

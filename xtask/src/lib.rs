@@ -5,7 +5,7 @@
 //!
 //! | Commands, one file each | Parts they are made of |
 //! |---|---|
-//! | [`setup`], [`build`], [`run`], [`test`], [`bench`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
+//! | [`setup`], [`build`], [`run`], [`test`], [`bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
 //! | | [`qemu`], [`accel`], [`cmdline`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
@@ -31,6 +31,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod pack;
 pub mod process;
+pub mod profile;
 pub mod progress;
 pub mod qemu;
 pub mod random;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, check, run, setup, test};
+use xtask::{bench, build, check, profile, run, setup, test};
 
 /// The status when a command itself fails, as opposed to the program in the guest.
 const FAILED: u8 = 125;
@@ -35,6 +35,8 @@ enum Command {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Count a guest's instructions by function, and draw who calls whom
+    Profile(Box<profile::Options>),
     /// Check format, lints and spelling
     Check {
         /// Only these checks
@@ -66,6 +68,7 @@ fn execute(command: Command) -> Result<u8> {
         Command::Run(options) => run::run(*options),
         Command::Test(options) => test::run(&options),
         Command::Bench { bench } => bench::run(&bench),
+        Command::Profile(options) => profile::run(*options),
         Command::Check { checks } => check::run(&checks),
         Command::AwaitPong { address } => bench::pong::wait(address).map(|()| 0),
     }

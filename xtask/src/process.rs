@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::progress::Step;
 
@@ -76,6 +76,15 @@ pub fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// Asks a child of ours to end, and ends it for good if it does not within `time`. Its exit status, if it ended by itself.
+pub fn terminate(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>> {
+    // It can only be gone already.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    let ended = wait(child, Some(time))?;
+    end(child);
+    Ok(ended)
+}
+
 /// A command as one line that a POSIX shell reads back into the same words.
 pub fn shell_line(command: &Command) -> String {
     std::iter::once(command.get_program())
@@ -134,6 +143,19 @@ mod tests {
         assert!(wait(&mut child, Some(Duration::from_millis(50))).unwrap().is_none());
         assert!(start.elapsed() < Duration::from_secs(30));
         end(&mut child);
+    }
+
+    #[test]
+    fn who_is_asked_to_end_may_do_its_last_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ready, done) = (folder.path().join("ready"), folder.path().join("done"));
+        let script = "trap 'echo bye >\"$2\"; exit 3' TERM; echo >\"$1\"; while :; do sleep 0.01; done";
+        let mut child = Command::new("sh").args(["-c", script, "sh"]).args([&ready, &done]).spawn().unwrap();
+        while !ready.exists() {
+            std::thread::yield_now();
+        }
+        let status = terminate(&mut child, Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!((status.code(), std::fs::read_to_string(done).unwrap().as_str()), (Some(3), "bye\n"));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const REDIS_ARGUMENTS: [&str; 8] =
     ["--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"];
 /// Where gdb connects with --debug.
 const GDB_PORT: u16 = 1234;
+/// How long QEMU may take to end when its time is over: it may have things to write.
+const LAST_WORK: Duration = Duration::from_secs(10);
 /// Starts a program of this machine in a guest that nrk runs; without PROGRAM: redis-server.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -74,6 +76,9 @@ pub struct Options {
     /// Show the QEMU command and the kernel's messages
     #[arg(long)]
     pub verbose: bool,
+    /// More options for QEMU
+    #[arg(skip)]
+    pub qemu: Vec<OsString>,
     /// The program and its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
@@ -158,6 +163,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         // A line to be pasted is pasted into a terminal.
         console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
         gdb: options.debug.then_some(GDB_PORT),
+        extra: options.qemu.clone(),
         ..Machine::new(&profile.image(), &status)?
     };
     machine.check()?;
@@ -280,7 +286,10 @@ fn start(
 }
 
 fn watch(child: &mut Child, status: &Path, timeout: Option<Duration>) -> Result<Ending> {
-    let Some(ended) = process::wait(child, timeout)? else { return Ok(Ending::Timeout) };
+    let Some(ended) = process::wait(child, timeout)? else {
+        process::terminate(child, LAST_WORK)?;
+        return Ok(Ending::Timeout);
+    };
     let ending = Ending::read(ended, status);
     // The file is as good as read; the folder above it goes with the caller.
     let _ = fs::remove_file(status);

@@ -32,7 +32,14 @@ pub enum Bench {
     /// From QEMU's start to the program and to its first answer
     Boot(Options),
     /// redis-benchmark SET and GET, plain and with -P 29
-    Redis(Options),
+    Redis {
+        /// As for the others
+        #[command(flatten)]
+        options: Options,
+        /// Count instructions per request by function, instead of measuring requests per second
+        #[arg(long, conflicts_with_all = ["against", "rounds", "csv", "plot"])]
+        profile: bool,
+    },
     /// ping -A and ping -f, 10,000 packets
     Ping(Options),
     /// Instructions per system call and the like; a round has the same figures on every run
@@ -161,11 +168,19 @@ pub fn run(bench: &Bench) -> Result<u8> {
     let _alone = workspace::lock("bench")?;
     match bench {
         Bench::Boot(options) => run_in_guest(Name::Boot, options),
-        Bench::Redis(options) => run_in_guest(Name::Redis, options),
+        Bench::Redis { options, profile: true } => profile_redis(options),
+        Bench::Redis { options, profile: false } => run_in_guest(Name::Redis, options),
         Bench::Ping(options) => run_in_guest(Name::Ping, options),
         Bench::Path(options) => run_in_guest(Name::Path, options),
         Bench::Nr(options) => nr::run(options),
     }
+}
+
+fn profile_redis(options: &Options) -> Result<u8> {
+    [setup::RUN, setup::REDIS, setup::NETWORK, setup::TEST].into_iter().try_for_each(setup::require)?;
+    let nic = Name::Redis.nic(options)?;
+    redis::profile(Shape { nic, cores: options.cores, memory: options.memory })?;
+    Ok(0)
 }
 
 fn run_in_guest(name: Name, options: &Options) -> Result<u8> {

@@ -2,9 +2,15 @@
 
 use anyhow::{Context, Result};
 
-use super::system::System;
+use super::system::{Kind, Program, Running, Shape, System};
 use super::{Better, Row, Sample};
 use crate::namespace::GUEST_ADDRESS;
+use crate::profile::flame;
+use crate::profile::plugin::Plugin;
+use crate::profile::symbols::Names;
+use crate::profile::tally::Tally;
+use crate::progress::Step;
+use crate::{run, workspace};
 
 const fn row(name: &'static str) -> Row {
     Row { name, unit: "requests/s", better: Better::Higher }
@@ -22,14 +28,57 @@ pub fn measure(system: &System) -> Result<Vec<Sample>> {
     let running = system.start()?;
     let mut samples = Vec::new();
     for (pipeline, requests, rows) in RUNS {
-        let arguments = ["-h", GUEST_ADDRESS, "-t", "set,get", "-n", requests, "-P", pipeline, "--csv"];
-        let lines = running.client("redis-benchmark", &arguments)?;
+        let lines = load(&running, "set,get", requests, pipeline)?;
         for (test, row) in ["SET", "GET"].into_iter().zip(rows) {
             let value = requests_per_second(&lines, test);
             samples.push(Sample { row, value: value.with_context(|| format!("no {test} in {lines:?}"))? });
         }
     }
     Ok(samples)
+}
+
+fn load(running: &Running, tests: &str, requests: &str, pipeline: &str) -> Result<Vec<String>> {
+    let arguments = ["-h", GUEST_ADDRESS, "-t", tests, "-n", requests, "-P", pipeline, "--csv"];
+    running.client("redis-benchmark", &arguments)
+}
+
+/// Requests that are counted, after as many that warm up: enough to leave the 50 connections out of account.
+const COUNTED: u64 = 20_000;
+/// Functions that are shown of each.
+const TOP: usize = 12;
+
+/// Counts instructions per request, shows where they go, and draws it into target/profile-redis-*.svg.
+pub fn profile(shape: Shape) -> Result<()> {
+    let folder = workspace::scratch()?;
+    let plugin = Plugin::prepare(folder.path())?;
+    let system = System::new(Kind::Nrk, shape, &Program::redis())?.profiled(&plugin);
+    let runs: Vec<_> = RUNS
+        .iter()
+        .flat_map(|(pipeline, _, rows)| {
+            ["set", "get"].into_iter().zip(*rows).map(|(test, row)| (*pipeline, test, row))
+        })
+        .collect();
+    let step = Step::new("counting");
+    let running = system.start()?;
+    for (profile, (pipeline, test, row)) in (1..).zip(&runs) {
+        step.detail(row);
+        load(&running, test, &COUNTED.to_string(), pipeline)?;
+        plugin.count_into(profile)?;
+        load(&running, test, &COUNTED.to_string(), pipeline)?;
+        plugin.stop_counting()?;
+    }
+    running.quit()?;
+    drop(step);
+    let (counts, names) = (plugin.counts()?, Names::read(system.kernel(), &run::default_program(), true)?);
+    for (profile, (_, _, row)) in (1..).zip(&runs) {
+        let tally = Tally::new(&counts, profile, &names);
+        println!("{row}: {}", tally.table(COUNTED, TOP));
+        let file = format!("profile-redis-{}.svg", row.to_lowercase().replace(" -", "-").replace(' ', ""));
+        let file = workspace::target().join(file);
+        flame::draw(&tally, COUNTED, &format!("redis {row}: instructions per request"), &file)?;
+        eprintln!("the flame graph: {}", file.display());
+    }
+    Ok(())
 }
 
 /// The second column of a test's line: `"SET","10416.67",...`.

@@ -15,6 +15,8 @@ use super::pong;
 use crate::cmdline::Boot;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
+use crate::profile::plugin::Plugin;
+use crate::profile::symbols;
 use crate::qemu::{Machine, Nic, tap_netdev};
 use crate::run::{REDIS_ARGUMENTS, default_program};
 use crate::watched::Watched;
@@ -117,6 +119,21 @@ impl System {
         Ok(Self { kind, shape, machine, folder })
     }
 
+    /// Has the guest's instructions counted, with programs at fixed addresses.
+    pub fn profiled(mut self, plugin: &Plugin) -> Self {
+        self.machine.extra.extend(plugin.options());
+        let mut words = OsString::from(symbols::FIXED_ADDRESSES);
+        words.push(" ");
+        words.push(&self.machine.cmdline);
+        self.machine.cmdline = words;
+        self
+    }
+
+    /// The kernel's image.
+    pub fn kernel(&self) -> &Path {
+        &self.machine.kernel
+    }
+
     /// Runs the guest until `last` appears in a line, with a clock that counts instructions. Returns the lines, which are the same
     /// on every run with the same `seed`.
     pub fn count_instructions(&self, last: &str, seed: u32) -> Result<Vec<String>> {
@@ -157,6 +174,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Ends the guest such that QEMU does its last work.
+    pub fn quit(mut self) -> Result<()> {
+        process::terminate(self.guest.child(), PATIENCE)?.context("QEMU does not end")?;
+        Ok(())
+    }
+
     /// Runs a client against the guest and returns its lines. If it fails, or does not end, the error has what both sides know
     /// of their connections.
     pub fn client(&self, program: &str, arguments: &[&str]) -> Result<Vec<String>> {
