@@ -1,43 +1,24 @@
 //! s03: programs see what Linux shows them.
 
 use anyhow::{Result, bail, ensure};
+use xtask::conformance;
 use xtask::exit::Ending;
-use xtask::guest::{self, Setup, shows};
-
-use crate::common::lines_of;
+use xtask::guest::{Setup, shows};
 
 /// As many lines of difference as an error shows.
-const SHOWN: usize = 40;
+const SHOWN: usize = 100;
 
 /// Runs sections of the conformance program (all, if none is named) here and in a guest: line by line the same.
 pub fn agrees_with_linux(sections: &[&str]) -> Result<()> {
-    let expected = lines_of(guest::user_command("conformance")?, sections)?;
-    ensure!(!expected.is_empty(), "the conformance program printed nothing on this machine");
-    // The transcript is all that the console shows: the kernel's own messages are off.
-    let setup = Setup::user_program("conformance", sections)?.cmdline("log=off");
-    let console = setup.run(Ending::Program(0))?;
-    let seen: Vec<&str> = console.lines().filter(|line| !line.is_empty()).collect();
-    let expected: Vec<&str> = expected.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
-    let differences = differences(&expected, &seen);
-    if !differences.is_empty() {
-        let shown = differences[..differences.len().min(SHOWN)].join("\n");
-        bail!("{} lines differ (- Linux, + nrk):\n{shown}", differences.len());
+    let sections: Vec<String> = sections.iter().map(|&section| section.into()).collect();
+    let comparison = conformance::compare(&sections, |setup| setup)?;
+    if comparison.is_equal() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Lines of one transcript that the other lacks, `-` and `+` as in a diff; then lines out of place.
-fn differences(expected: &[&str], seen: &[&str]) -> Vec<String> {
-    let lacks = |lines: &[&str], line: &str| !lines.contains(&line);
-    let missing = expected.iter().filter(|line| lacks(seen, line)).map(|line| format!("-{line}"));
-    let extra = seen.iter().filter(|line| lacks(expected, line)).map(|line| format!("+{line}"));
-    let differences: Vec<String> = missing.chain(extra).collect();
-    if differences.is_empty() && expected != seen {
-        let place = expected.iter().zip(seen).position(|(expected, seen)| expected != seen);
-        let place = place.unwrap_or(expected.len().min(seen.len()));
-        return vec![format!("line {place} is out of place or repeated")];
-    }
-    differences
+    let text = comparison.to_string();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.drain(SHOWN.min(lines.len() - 1)..lines.len() - 1);
+    bail!("{}", lines.join("\n"));
 }
 
 /// The whole conformance program.

@@ -56,6 +56,8 @@ pub struct Setup {
     /// The seed of a machine that counts instructions, see [`Machine::counting`].
     seed: Option<u32>,
     extra: Vec<OsString>,
+    /// For a test, which prints how to start its guest and needs more than a guest.
+    for_test: bool,
 }
 
 impl Setup {
@@ -94,7 +96,14 @@ impl Setup {
             patience: PATIENCE,
             seed: None,
             extra: Vec::new(),
+            for_test: true,
         }
+    }
+
+    /// For a command instead of a test: it prints nothing, and installs only what starts a guest.
+    pub fn for_a_command(mut self) -> Self {
+        self.for_test = false;
+        self
     }
 
     /// Packs a program of user/ besides init.
@@ -183,10 +192,12 @@ impl Setup {
 
     /// Starts the guest in a namespace, on its tap.
     pub fn start_in(&self, namespace: Option<&Namespace>) -> Result<Guest> {
-        install_once()?;
+        if self.for_test { install_once() } else { setup::require(setup::RUN) }?;
         let folder = workspace::scratch()?;
         let machine = self.machine(folder.path())?;
-        println!("{}", self.by_hand(&machine));
+        if self.for_test {
+            println!("{}", self.by_hand(&machine));
+        }
         let options = Options::new().timeout_ms(Some(self.patience.as_millis() as u64));
         let session = spawn_with_options(machine.command(namespace), options).context("cannot start QEMU")?;
         Ok(Guest { session, machine, judged: self.judged, folder, ended: false })

@@ -5,7 +5,7 @@
 //!
 //! | Commands, one file each | Parts they are made of |
 //! |---|---|
-//! | [`setup`], [`build`], [`run`], [`test`], [`bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
+//! | [`setup`], [`build`], [`run`], [`test`], [`conformance`], [`bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
 //! | | [`qemu`], [`accel`], [`cmdline`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
@@ -20,6 +20,7 @@ pub mod build;
 pub mod capture;
 pub mod check;
 pub mod cmdline;
+pub mod conformance;
 pub mod cpio;
 pub mod elf;
 pub mod exit;

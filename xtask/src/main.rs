@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, check, profile, run, setup, test};
+use xtask::{bench, build, check, conformance, profile, run, setup, test};
 
 /// The status when a command itself fails, as opposed to the program in the guest.
 const FAILED: u8 = 125;
@@ -29,6 +29,8 @@ enum Command {
     Run(Box<run::Options>),
     /// Run the tests
     Test(test::Options),
+    /// Compare what programs see of nrk with this machine's Linux
+    Conformance(conformance::Options),
     /// Measure nrk, side by side with Linux, or its parts
     Bench {
         /// What is measured
@@ -67,6 +69,7 @@ fn execute(command: Command) -> Result<u8> {
         Command::Build => build::all().map(|()| 0),
         Command::Run(options) => run::run(*options),
         Command::Test(options) => test::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Bench { bench } => bench::run(&bench),
         Command::Profile(options) => profile::run(*options),
         Command::Check { checks } => check::run(&checks),
