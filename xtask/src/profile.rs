@@ -55,7 +55,7 @@ pub fn run(options: Options) -> Result<u8> {
     let folder = workspace::scratch()?;
     let plugin = Plugin::prepare(folder.path())?;
     plugin.count_from_user_mode()?;
-    guest.qemu.extend(plugin.options());
+    guest.qemu.push(run::Words(plugin.options().into()));
     guest.release = true;
     guest.cmdline = format!("{} {}", symbols::FIXED_ADDRESSES, guest.cmdline);
     let program = guest.program.first().map_or_else(run::default_program, PathBuf::from);

@@ -61,6 +61,9 @@ pub struct Options {
     /// More words for the kernel's command line, such as log=debug
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cmdline: String,
+    /// More options for QEMU, split into words as a shell does, such as '-device virtio-rng-pci' (repeatable)
+    #[arg(long, value_name = "OPTIONS", value_parser = parse_words, allow_hyphen_values = true)]
+    pub qemu: Vec<Words>,
     /// End the guest after this time, with status 124
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub timeout: Option<Duration>,
@@ -76,12 +79,22 @@ pub struct Options {
     /// Show the QEMU command and the kernel's messages
     #[arg(long)]
     pub verbose: bool,
-    /// More options for QEMU
-    #[arg(skip)]
-    pub qemu: Vec<OsString>,
     /// The program and its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+}
+
+/// What one `--qemu` adds to QEMU's command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Vec<OsString>);
+
+fn parse_words(text: &str) -> Result<Words, String> {
+    let words = shell_words::split(text).map_err(|_| "a quotation mark is not closed")?;
+    if words.is_empty() {
+        Err("an option of QEMU".into())
+    } else {
+        Ok(Words(words.into_iter().map(Into::into).collect()))
+    }
 }
 
 fn parse_file(text: &str) -> Result<(PathBuf, PathBuf), String> {
@@ -163,7 +176,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         // A line to be pasted is pasted into a terminal.
         console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
         gdb: options.debug.then_some(GDB_PORT),
-        extra: options.qemu.clone(),
+        extra: options.qemu.iter().flat_map(|words| words.0.iter().cloned()).collect(),
         ..Machine::new(&profile.image(), &status)?
     };
     machine.check()?;
@@ -330,6 +343,13 @@ mod tests {
     }
 
     #[test]
+    fn options_for_qemu_are_split_as_a_shell_does() {
+        let options = options(&["--qemu", "-device virtio-rng-pci", "--qemu=-name 'a b,c'", "--qemu", "-s"]);
+        let words: Vec<&OsString> = options.qemu.iter().flat_map(|words| &words.0).collect();
+        assert_eq!(words, ["-device", "virtio-rng-pci", "-name", "a b,c", "-s"]);
+    }
+
+    #[test]
     fn wrong_options_are_refused() {
         for bad in [
             &["--file", "a:b"][..],
@@ -338,6 +358,9 @@ mod tests {
             &["--nic", "rtl8139"],
             &["--net", "x"],
             &["--pcap"],
+            &["--qemu"],
+            &["--qemu", " "],
+            &["--qemu", "-name 'nrk"],
             &["stray"],
         ] {
             assert!(Line::try_parse_from(std::iter::once(&"run").chain(bad)).is_err(), "{bad:?}");

@@ -98,9 +98,12 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         draw(&tally, 10, "title", file.path()).unwrap();
         let svg = std::fs::read_to_string(file.path()).unwrap();
-        for text in
-            ["title", "<title>kernel (4 instructions each, ", "<title>a::b (3 instructions each, 75", "<title>c::d (3 "]
-        {
+        for text in [
+            "title",
+            "<title>kernel (4 instructions each, ",
+            "<title>a::b (3 instructions each, 75",
+            "<title>c::d (3 ",
+        ] {
             assert!(svg.contains(text), "no {text:?} in {svg}");
         }
     }
