@@ -58,8 +58,8 @@ pub use group::{INIT, Process};
 pub use init::start_init;
 pub use limits::{Limit, Resource, UNLIMITED};
 pub use registry::{
-    counts, find, find_thread, group_members, is_group_of_session, is_orphaned_group, list, max_tasks,
-    running, signal_group,
+    counts, find, find_task, find_thread, group_members, is_group_of_session, is_orphaned_group, list,
+    max_tasks, running, signal_group,
 };
 pub use session::ControllingTerminal;
 pub use signal::{Signal, SignalInfo};

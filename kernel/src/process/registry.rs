@@ -52,6 +52,44 @@ pub fn find_thread(tid: u32) -> Option<Arc<Thread>> {
     with_table(|table| table.thread(tid).cloned())
 }
 
+/// What an id names.
+#[derive(Clone)]
+pub enum Task {
+    /// A thread that has not ended.
+    Thread(Arc<Thread>),
+    /// The process whose first thread, of the same id, has ended: a zombie, unless other threads go on.
+    Ended(Arc<Process>),
+}
+
+impl Task {
+    /// The process that it is, or is of.
+    pub fn into_process(self) -> Arc<Process> {
+        match self {
+            Self::Thread(thread) => thread.process().clone(),
+            Self::Ended(process) => process,
+        }
+    }
+
+    /// The thread.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended.
+    pub fn into_thread(self) -> Result<Arc<Thread>, Errno> {
+        match self {
+            Self::Thread(thread) => Ok(thread),
+            Self::Ended(_) => Err(Errno::ESRCH),
+        }
+    }
+}
+
+/// The thread or zombie `id`.
+pub fn find_task(id: u32) -> Option<Task> {
+    with_table(|table| match table.thread(id) {
+        Some(thread) => Some(Task::Thread(thread.clone())),
+        None => table.process(id).cloned().map(Task::Ended),
+    })
+}
+
 /// All processes, zombies included, in the order of their ids.
 pub fn list() -> Vec<Arc<Process>> {
     let mut all: Vec<_> = with_table(|table| table.processes().cloned().collect());
@@ -140,4 +178,28 @@ pub(super) fn enter_process(process: &Arc<Process>, leader: &Arc<Thread>, parent
         relations
     });
     log::debug!("process {} begins: parent {parent}, group {group}", process.pid());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{child_of, end, process, second_thread};
+    use super::*;
+
+    #[test]
+    fn an_id_names_a_thread_or_what_is_left_of_a_process() {
+        let child = child_of(&process());
+        let (first, second) = (child.leader().unwrap(), second_thread(&child));
+        let thread = |id| find_task(id).unwrap().into_thread();
+        assert!(Arc::ptr_eq(&thread(child.pid()).unwrap(), &first));
+        assert!(Arc::ptr_eq(&thread(second.tid()).unwrap(), &second));
+        for id in [child.pid(), second.tid()] {
+            assert!(Arc::ptr_eq(&find_task(id).unwrap().into_process(), &child));
+        }
+        end(&first);
+        assert_eq!(thread(child.pid()).err(), Some(Errno::ESRCH));
+        assert!(!child.is_zombie() && Arc::ptr_eq(&find_task(child.pid()).unwrap().into_process(), &child));
+        end(&second);
+        assert!(find_task(second.tid()).is_none());
+        assert!(child.is_zombie() && Arc::ptr_eq(&find_task(child.pid()).unwrap().into_process(), &child));
+    }
 }

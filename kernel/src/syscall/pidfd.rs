@@ -1,12 +1,14 @@
 //! Descriptors for processes: pidfd_open(2) and what is done through them.
 
+use alloc::sync::Arc;
+
 use super::Caller;
 use super::signal::{from_caller, read_info, signal_or_probe};
 use crate::errno::{Errno, SysResult};
 use crate::fs::OpenFlags;
 use crate::process::pidfd::PidFd;
 use crate::process::signal::{SI_USER, SignalInfo, send_checked};
-use crate::process::{self, INIT};
+use crate::process::{self, INIT, Process};
 use crate::uaccess::UserPtr;
 
 /// pidfd_open(2).
@@ -14,14 +16,15 @@ pub fn pidfd_open(c: &mut Caller<'_>, pid: i32, flags: u32) -> SysResult {
     if flags & !OpenFlags::NONBLOCK.bits() != 0 || pid <= 0 {
         return Err(Errno::EINVAL);
     }
-    let process = match process::find(pid as u32) {
-        Some(process) => process,
-        // The id of a thread that is not the first names no process.
-        None if process::find_thread(pid as u32).is_some() => return Err(Errno::EINVAL),
-        None => return Err(Errno::ESRCH),
-    };
+    let process = process_called(pid as u32)?;
     let file = PidFd::open(process, OpenFlags::from_bits_truncate(flags));
     Ok(c.thread.files().insert(file, true)? as usize)
+}
+
+/// The process whose id is `pid`: that of a thread which is not the first names none (`EINVAL`).
+fn process_called(pid: u32) -> Result<Arc<Process>, Errno> {
+    let process = process::find_task(pid).ok_or(Errno::ESRCH)?.into_process();
+    if process.pid() == pid { Ok(process) } else { Err(Errno::EINVAL) }
 }
 
 /// pidfd_send_signal(2).

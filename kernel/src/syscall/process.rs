@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::Caller;
 use super::path::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, check_flags};
+use super::sched::target;
 use crate::errno::{Errno, SysResult};
 use crate::fs::path::View;
 use crate::fs::{FileType, Identity};
@@ -377,11 +378,8 @@ pub fn set_robust_list(c: &mut Caller<'_>, head: u64, size: usize) -> SysResult 
 }
 
 /// get_robust_list(2).
-pub fn get_robust_list(c: &mut Caller<'_>, tid: u32, head: UserPtr<u64>, size: UserPtr<usize>) -> SysResult {
-    let thread = match tid {
-        0 => c.thread.clone(),
-        tid => process::find_thread(tid).ok_or(Errno::ESRCH)?,
-    };
+pub fn get_robust_list(c: &mut Caller<'_>, tid: i32, head: UserPtr<u64>, size: UserPtr<usize>) -> SysResult {
+    let thread = target(c.thread, tid).map_err(|_| Errno::ESRCH)?;
     let (own, other) = (c.thread.credentials(), thread.credentials());
     if !own.is_privileged() && own.uid != other.uid {
         return Err(Errno::EPERM);

@@ -25,7 +25,7 @@ use crate::uaccess::{self, UserPtr};
 pub fn target(caller: &Arc<Thread>, tid: i32) -> Result<Arc<Thread>, Errno> {
     match u32::try_from(tid) {
         Ok(0) => Ok(caller.clone()),
-        Ok(tid) => process::find_thread(tid).ok_or(Errno::ESRCH),
+        Ok(tid) => process::find_task(tid).ok_or(Errno::ESRCH)?.into_thread(),
         Err(_) => Err(Errno::EINVAL),
     }
 }

@@ -176,8 +176,7 @@ pub fn kill(c: &mut Caller<'_>, pid: i32, number: i32) -> SysResult {
         }
         pid if pid < 0 => kill_all(c, process::group_members(pid.unsigned_abs()), signal),
         pid => {
-            let target = process::find(pid as u32).or_else(|| process_of_thread(pid as u32));
-            let target = target.ok_or(Errno::ESRCH)?;
+            let target = process_of(pid as u32)?;
             send_checked(c.thread, &target, signal, |signal| from_caller(c, signal, SI_USER))?;
             Ok(0)
         }
@@ -185,8 +184,8 @@ pub fn kill(c: &mut Caller<'_>, pid: i32, number: i32) -> SysResult {
 }
 
 /// kill(2) takes the id of any thread for its process.
-fn process_of_thread(tid: u32) -> Option<Arc<Process>> {
-    process::find_thread(tid).map(|thread| thread.process().clone())
+fn process_of(id: u32) -> Result<Arc<Process>, Errno> {
+    Ok(process::find_task(id).ok_or(Errno::ESRCH)?.into_process())
 }
 
 /// Sends to each that may be sent to. Success when one was; else the last error, `ESRCH` when there was nobody.
@@ -258,7 +257,7 @@ pub fn rt_sigqueueinfo(c: &mut Caller<'_>, pid: i32, number: i32, info: UserPtr<
     let info = read_info(c, info, u32::try_from(pid) == Ok(own))?;
     let signal = signal_or_probe(number)?;
     let id = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
-    let target = process::find(id).or_else(|| process_of_thread(id)).ok_or(Errno::ESRCH)?;
+    let target = process_of(id)?;
     send_checked(c.thread, &target, signal, |signal| info.with_signal(signal))?;
     Ok(0)
 }
