@@ -55,6 +55,12 @@ impl Credentials {
         if self.fsuid == self.euid { self.effective } else { self.fsuid == 0 && self.permitted }
     }
 
+    /// Whether its user ids (real, effective and saved) are all `uid`, and its group ids `gid`.
+    pub fn has_only(&self, uid: u32, gid: u32) -> bool {
+        [self.uid, self.euid, self.suid].iter().all(|&id| id == uid)
+            && [self.gid, self.egid, self.sgid].iter().all(|&id| id == gid)
+    }
+
     /// Whether files and processes see the same in both.
     pub fn acts_as(&self, other: &Self) -> bool {
         let acting = |c: &Self| (c.euid, c.egid, c.fsuid, c.fsgid);

@@ -7,6 +7,7 @@
 //! - A thread waits in [`block`] only; [`futex`] waits for words of memory.
 //! - [`signal`]: sets, queues, actions, sending and taking. `stop.rs`: job control.
 //! - `clone.rs`, [`exec`], `exit.rs`, `wait.rs` and `init.rs` are the way from birth to reaping.
+//! - `access.rs`: who may look into a process.
 //! - `limits.rs`, `credentials.rs`, `usage.rs`, `interval_timer.rs`, `posix_timer.rs`, `scheduling.rs`: what processes have besides.
 //!
 //! The system calls on all this are in `syscall/{process,signal,futex,time,credentials,sched,misc}.rs`. Above are system calls and
@@ -14,6 +15,7 @@
 //!
 //! Lock order: process table, thread group (`Process::group`), a thread's signals, then any other lock of a process or thread alone.
 
+mod access;
 pub mod block;
 pub mod clone;
 mod cpu_limit;
@@ -50,6 +52,7 @@ pub mod uts;
 mod vfork;
 pub mod wait;
 
+pub use access::{ActingAs, may_inspect};
 pub use credentials::{Credentials, MAX_GROUPS, UNCHANGED};
 pub use current::current;
 pub use dump::dump;

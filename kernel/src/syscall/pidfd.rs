@@ -8,7 +8,7 @@ use crate::errno::{Errno, SysResult};
 use crate::fs::OpenFlags;
 use crate::process::pidfd::PidFd;
 use crate::process::signal::{SI_USER, SignalInfo, send_checked};
-use crate::process::{self, INIT, Process};
+use crate::process::{self, ActingAs, Process};
 use crate::uaccess::UserPtr;
 
 /// pidfd_open(2).
@@ -63,12 +63,55 @@ pub fn pidfd_getfd(c: &mut Caller<'_>, fd: i32, target: i32, flags: u32) -> SysR
     }
     let process = PidFd::process_of(&*c.thread.files().get(fd)?)?;
     let other = process.leader().ok_or(Errno::ESRCH)?;
-    // As for attaching to it with ptrace(2): the same user, or root; nobody looks into the first process but root.
-    let (own, theirs) = (c.thread.credentials(), other.credentials());
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&id| id == own.uid);
-    if !own.is_privileged() && (!same || process.pid() == INIT) {
+    if !process::may_inspect(c.thread, ActingAs::RealUser, &other) {
         return Err(Errno::EPERM);
     }
     let file = other.files().get_any(target)?;
     Ok(c.thread.files().insert(file, true)? as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::arch::UserContext;
+    use crate::fs::OpenFile;
+    use crate::fs::eventfd::EventFd;
+    use crate::process::tests::{process, second_thread};
+    use crate::process::{Credentials, Thread};
+
+    fn with_caller<R>(thread: &Arc<Thread>, with: impl FnOnce(&mut Caller<'_>) -> R) -> R {
+        let mut context = UserContext::new(0x40_0000, 0x7000);
+        with(&mut Caller { thread, context: &mut context, space: thread.space() })
+    }
+
+    #[test]
+    fn the_id_of_a_process_names_it_and_that_of_another_thread_does_not() {
+        let process = process();
+        let second = second_thread(&process);
+        assert!(Arc::ptr_eq(&process_called(process.pid()).unwrap(), &process));
+        assert_eq!(process_called(second.tid()).err(), Some(Errno::EINVAL));
+        assert_eq!(process_called(4_000_000).err(), Some(Errno::ESRCH));
+    }
+
+    #[test]
+    fn descriptors_are_taken_from_those_one_may_look_into() {
+        let (own, other) = (process().leader().unwrap(), process().leader().unwrap());
+        let event = OpenFile::new(Arc::new(EventFd::new(0, false)), OpenFlags::RDWR);
+        let target = other.files().insert(event, true).unwrap();
+        let pidfd = with_caller(&own, |c| pidfd_open(c, other.process().pid() as i32, 0)).unwrap() as i32;
+        let take = || with_caller(&own, |c| pidfd_getfd(c, pidfd, target, 0)).map(drop);
+        assert_eq!(take(), Ok(()));
+        let user = Credentials::root().set_group_ids(5, 5, 5).unwrap().set_uid(5).unwrap();
+        own.set_credentials(user.clone());
+        assert_eq!(take(), Err(Errno::EPERM));
+        other.set_credentials(Credentials { sgid: 6, ..user.clone() });
+        assert_eq!(take(), Err(Errno::EPERM));
+        other.set_credentials(user);
+        assert_eq!(take(), Ok(()));
+        // It was root's, and may still hold what root opened.
+        other.process().dumpable.store(0, Ordering::Relaxed);
+        assert_eq!(take(), Err(Errno::EPERM));
+    }
 }

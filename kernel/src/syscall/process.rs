@@ -19,7 +19,7 @@ use crate::process::robust::HEAD_SIZE;
 use crate::process::signal::{Signal, SignalInfo};
 use crate::process::usage::Totals;
 use crate::process::wait::{WaitOptions, Waited, Which, wait};
-use crate::process::{self, Resource};
+use crate::process::{self, ActingAs, Resource};
 use crate::uaccess::{self, UserPtr};
 
 /// Low bits of clone(2)'s flags: the signal at the child's end.
@@ -380,8 +380,7 @@ pub fn set_robust_list(c: &mut Caller<'_>, head: u64, size: usize) -> SysResult 
 /// get_robust_list(2).
 pub fn get_robust_list(c: &mut Caller<'_>, tid: i32, head: UserPtr<u64>, size: UserPtr<usize>) -> SysResult {
     let thread = target(c.thread, tid).map_err(|_| Errno::ESRCH)?;
-    let (own, other) = (c.thread.credentials(), thread.credentials());
-    if !own.is_privileged() && own.uid != other.uid {
+    if !process::may_inspect(c.thread, ActingAs::RealUser, &thread) {
         return Err(Errno::EPERM);
     }
     size.write(&c.space, &HEAD_SIZE)?;

@@ -65,9 +65,7 @@ fn change_limit(
 
 /// Whether `caller` may look at and change the limits of `target`: all its ids are the caller's real ones.
 fn may_limit(caller: &Credentials, target: &Credentials) -> bool {
-    let same_user = [target.uid, target.euid, target.suid].iter().all(|&id| id == caller.uid);
-    let same_group = [target.gid, target.egid, target.sgid].iter().all(|&id| id == caller.gid);
-    caller.is_privileged() || (same_user && same_group)
+    caller.is_privileged() || target.has_only(caller.uid, caller.gid)
 }
 
 /// getrusage(2)

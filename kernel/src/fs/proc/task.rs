@@ -11,7 +11,7 @@ use crate::fs::node::Target;
 use crate::fs::pseudo::{Branch, EmitNumber, Entry, EntryName, Kind, Show, Spec, Subject, Text};
 use crate::fs::{FileType, Location, Node, mount};
 use crate::memory::{AddressSpace, VirtAddr};
-use crate::process::{self, Name, Process, Thread};
+use crate::process::{self, ActingAs, Name, Process, Thread};
 
 /// The process or thread that a directory is about.
 #[derive(Clone)]
@@ -45,17 +45,11 @@ impl Task {
         self.only.as_ref().map_or(self.process.pid(), |thread| thread.tid())
     }
 
-    /// As [`thread`](Self::thread), for what only the same user and root may see (`EACCES`): ptrace(2), "access mode checking".
+    /// As [`thread`](Self::thread), for what not everybody may see (`EACCES`): see [`process::may_inspect`].
     pub fn inspect(&self) -> Result<Arc<Thread>, Errno> {
         let thread = self.thread()?;
-        let Some(who) = process::current() else { return Ok(thread) };
-        if Arc::ptr_eq(who.process(), &self.process) {
-            return Ok(thread);
-        }
-        let (who, owner) = (who.credentials(), thread.credentials());
-        let same = [owner.uid, owner.euid, owner.suid].iter().all(|&uid| uid == who.fsuid)
-            && [owner.gid, owner.egid, owner.sgid].iter().all(|&gid| gid == who.fsgid);
-        if same || who.passes_files() { Ok(thread) } else { Err(Errno::EACCES) }
+        let may = |who: Arc<Thread>| process::may_inspect(&who, ActingAs::FileUser, &thread);
+        if process::current().is_none_or(may) { Ok(thread) } else { Err(Errno::EACCES) }
     }
 }
 

@@ -3,15 +3,16 @@
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use crate::errno::Errno;
 use crate::fs::fixture::{Fixture, rest};
 use crate::fs::mount::Mount;
 use crate::fs::path::{View, resolve};
 use crate::fs::{FileType, Identity, Location, OpenFile, OpenFlags, open};
-use crate::process::Process;
 use crate::process::tests::{child_of, process, run_as_thread, second_thread};
-use crate::uaccess::WriteBuf;
+use crate::process::{Credentials, Process};
+use crate::uaccess::{ReadBuf, WriteBuf};
 
 struct Proc {
     root: Location,
@@ -135,6 +136,31 @@ fn objects_without_a_path_show_what_they_are() {
     assert_eq!(proc.link(&path), Ok(format!("pipe:[{inode}]")));
     let node = resolve(proc.view(), &proc.root, path.as_bytes(), true).unwrap().node;
     assert_eq!(node.file_type(), FileType::Fifo);
+}
+
+#[test]
+fn what_a_process_holds_is_shown_to_those_who_may_look_into_it() {
+    let (own, other, proc) =
+        (process().leader().unwrap(), process().leader().unwrap(), Arc::new(Proc::new()));
+    let user = Credentials::root().set_group_ids(5, 5, 5).unwrap().set_uid(5).unwrap();
+    let look = || {
+        let (proc, pid) = (proc.clone(), other.process().pid());
+        let running = run_as_thread(own.clone(), async move {
+            let maps =
+                open::open(proc.view(), &proc.root, format!("/{pid}/maps").as_bytes(), OpenFlags::empty(), 0);
+            let maps = maps.and_then(|file| file.read(&mut ReadBuf::kernel(&mut [0; 16])));
+            (maps.err(), proc.link(&format!("/{pid}/cwd")).err())
+        });
+        running.result().unwrap()
+    };
+    let (shown, hidden) = ((None, None), (Some(Errno::EACCES), Some(Errno::EACCES)));
+    assert_eq!(look(), shown);
+    own.set_credentials(user.clone());
+    assert_eq!(look(), hidden);
+    other.set_credentials(user.clone());
+    assert_eq!(look(), shown);
+    other.process().dumpable.store(0, Ordering::Relaxed);
+    assert_eq!(look(), hidden);
 }
 
 #[test]
