@@ -414,6 +414,7 @@ mod tests {
     use super::super::eventfd::EventFd;
     use super::super::{OpenFlags, memfs, pipe};
     use super::*;
+    use crate::sched::fixture::Waiter;
     use crate::uaccess::{ReadBuf, WriteBuf};
 
     fn event(events: u32, data: u64) -> Event {
@@ -555,5 +556,24 @@ mod tests {
         drop(epoll);
         assert!(item.upgrade().is_none());
         bump(&file);
+    }
+
+    #[test]
+    fn whoever_waits_for_an_instance_is_told_of_each_event() {
+        let (epoll, file) = (Epoll::new(), counter(0));
+        let waiter = Waiter::new(epoll.wait_queue().unwrap(), Events::IN);
+        epoll.add(3, &file, event(IN, 7)).unwrap();
+        assert!(!waiter.was_woken());
+        bump(&file);
+        assert!(waiter.was_woken());
+        // What is ready already when it is added, or when more is asked of it.
+        let full = counter(1);
+        epoll.add(4, &full, event(IN, 8)).unwrap();
+        assert!(waiter.was_woken());
+        empty(&full);
+        collect(&epoll);
+        waiter.was_woken();
+        epoll.modify(4, &full, event(IN | OUT, 8)).unwrap();
+        assert!(waiter.was_woken());
     }
 }

@@ -96,6 +96,7 @@ impl File for EventFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     fn read(event: &EventFd) -> Result<u64, Errno> {
         let mut bytes = [0; 8];
@@ -137,5 +138,16 @@ mod tests {
             assert_eq!((counter.write(0, &mut buf), buf.done()), (Err(error), 0));
         }
         assert_eq!(read(&counter), Ok(3));
+    }
+
+    #[test]
+    fn adding_wakes_readers_and_reading_wakes_writers() {
+        let counter = EventFd::new(0, false);
+        let waiting = |events| Waiter::new(counter.wait_queue().unwrap(), events);
+        let (readable, writable) = (waiting(Events::IN), waiting(Events::OUT));
+        write(&counter, u64::MAX - 1).unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (true, false));
+        read(&counter).unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (false, true));
     }
 }

@@ -204,6 +204,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::fixture::Waiter;
     use proptest::prelude::*;
 
     const BYTES: usize = 24;
@@ -235,7 +236,7 @@ mod tests {
                     });
                     let wanted = record(owner, start, last, kind);
                     prop_assert_eq!(locks.conflict(&wanted).is_some(), blocked);
-                    prop_assert_eq!(locks.set(wanted).is_err(), blocked);
+                    prop_assert_eq!(locks.set(wanted).err(), blocked.then_some(Errno::EAGAIN));
                     if !blocked {
                         model[owner][range].fill(Some(kind));
                     }
@@ -281,5 +282,26 @@ mod tests {
         assert_eq!(locks.lock_whole(Owner(2), Some(LockKind::Shared)), Err(Errno::EAGAIN));
         assert_eq!(locks.lock_whole(Owner(1), None), Ok(()));
         assert_eq!(locks.lock_whole(Owner(2), Some(LockKind::Shared)), Ok(()));
+    }
+
+    #[test]
+    fn whoever_waits_for_a_lock_is_told_when_one_goes_or_becomes_less() {
+        let locks = FileLocks::default();
+        let waiter = Waiter::new(locks.queue(), Events::IN);
+        locks.set(record(1, 0, 9, LockKind::Exclusive)).unwrap();
+        waiter.was_woken();
+        locks.set(record(1, 0, 9, LockKind::Shared)).unwrap();
+        assert!(waiter.was_woken());
+        locks.unlock(Owner(1), 0, 4).unwrap();
+        assert!(waiter.was_woken());
+        locks.release(Owner(1));
+        assert!(waiter.was_woken());
+        locks.lock_whole(Owner(1), Some(LockKind::Exclusive)).unwrap();
+        waiter.was_woken();
+        locks.lock_whole(Owner(1), None).unwrap();
+        assert!(waiter.was_woken());
+        // Nothing was held: nothing to tell.
+        locks.release(Owner(1));
+        assert!(!waiter.was_woken());
     }
 }

@@ -276,6 +276,15 @@ impl Drop for PipeEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::fixture::Waiter;
+
+    fn waiter(file: &dyn File, events: Events) -> Waiter<'_> {
+        Waiter::new(file.wait_queue().unwrap(), events)
+    }
+
+    fn waiter_for_nothing_else(file: &dyn File, events: Events) -> Waiter<'_> {
+        Waiter::for_nothing_else(file.wait_queue().unwrap(), events)
+    }
 
     fn write(file: &dyn File, data: &[u8]) -> SysResult {
         file.write(0, &mut WriteBuf::kernel(data))
@@ -371,5 +380,61 @@ mod tests {
         assert_eq!(write(&*writer, &[0; 10_000]), Ok(8192));
         assert_eq!(reader.set_pipe_size(4096), Err(Errno::EBUSY));
         assert_eq!(reader.set_pipe_size(MAX_SIZE + 1), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_write_wakes_readers_and_a_read_wakes_writers_once_a_page_is_free() {
+        let [reader, writer] = create();
+        let (readable, writable) = (waiter(&*reader, Events::IN), waiter(&*writer, Events::OUT));
+        write(&*writer, b"x").unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (true, false));
+        write(&*writer, &[0; DEFAULT_SIZE]).unwrap();
+        assert!(readable.was_woken());
+        read(&*reader, ATOMIC_WRITE - 1).unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (false, false));
+        read(&*reader, 1).unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (false, true));
+    }
+
+    #[test]
+    fn those_who_wait_are_told_when_the_other_end_is_gone() {
+        for events in [Events::IN, Events::HUP] {
+            let [reader, writer] = create();
+            let reading = waiter_for_nothing_else(&*reader, events);
+            drop(writer);
+            assert!(reading.was_woken(), "{events:?}");
+        }
+        for events in [Events::OUT, Events::ERR] {
+            let [reader, writer] = create();
+            let writing = waiter_for_nothing_else(&*writer, events);
+            drop(reader);
+            assert!(writing.was_woken(), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_wakes_who_waits_for_the_other_end() {
+        for reads in [true, false] {
+            let pipe = Pipe::new();
+            let first = pipe.open(reads, !reads, Stat::default());
+            let opening = waiter(&first, if reads { Events::IN } else { Events::OUT });
+            assert_eq!(first.open_ready(), Err(Errno::EAGAIN));
+            let _second = pipe.open(!reads, reads, Stat::default());
+            assert!(opening.was_woken());
+            assert_eq!(first.open_ready(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_put_back_wakes_readers_and_more_room_wakes_writers() {
+        let pipe = Pipe::new();
+        let end = pipe.open(true, true, Stat::default());
+        write(&end, &[0; DEFAULT_SIZE]).unwrap();
+        let (readable, writable) = (waiter(&end, Events::IN), waiter(&end, Events::OUT));
+        read(&end, 1).unwrap();
+        end.unread(b"x").unwrap();
+        assert_eq!((readable.was_woken(), writable.was_woken()), (true, false));
+        end.set_pipe_size(2 * DEFAULT_SIZE).unwrap();
+        assert!(writable.was_woken());
     }
 }

@@ -93,6 +93,7 @@ mod tests {
     use crate::process::signal::MaskChange;
     use crate::process::tests::{Running, child_of, process, run_as_thread};
     use crate::process::{Process, Thread};
+    use crate::sched::fixture::Waiter;
 
     const SET: SignalSet = SignalSet::of(&[Signal::USR1, Signal::USR2]);
 
@@ -149,6 +150,13 @@ mod tests {
         assert_eq!(running.result(), None);
         file.set_signals(SET);
         assert_eq!(running.result(), Some(Ok(vec![10])));
+        // Blocked as it is, the signal itself does not interrupt the reader: the queue is told.
+        let running = read(&thread, &file, 128);
+        assert_eq!(running.result(), None);
+        let waiter = Waiter::new(&file.queue, Events::IN);
+        send(&child, Signal::USR2);
+        assert!(waiter.was_woken());
+        assert_eq!(running.result(), Some(Ok(vec![12])));
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Drop for TimerFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     fn read(timer: &TimerFd) -> Result<u64, Errno> {
         let mut bytes = [0; 8];
@@ -193,20 +194,22 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_woken() {
-        struct Flag(core::sync::atomic::AtomicBool);
-        impl Wake for Flag {
-            fn wake(self: Arc<Self>) {
-                self.0.store(true, core::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let flag = Arc::new(Flag(false.into()));
         let timer = TimerFd::new(false);
-        let _registration = timer.wait_queue().unwrap().register(Events::IN, &Waker::from(flag.clone()));
+        let waiter = Waiter::new(timer.wait_queue().unwrap(), Events::IN);
         timer.set(Setting { interval: 0, value: 1_000_000 }, false);
-        flag.0.store(false, core::sync::atomic::Ordering::Relaxed);
-        while !flag.0.load(core::sync::atomic::Ordering::Relaxed) {
+        waiter.was_woken();
+        while !waiter.was_woken() {
             crate::sched::run_until_idle();
         }
         assert_eq!(read(&timer), Ok(1));
+    }
+
+    #[test]
+    fn who_waits_is_told_at_once_of_a_time_that_has_passed() {
+        let timer = TimerFd::new(false);
+        let waiter = Waiter::new(timer.wait_queue().unwrap(), Events::IN);
+        while arch::now() < 1 {}
+        timer.set(Setting { interval: 0, value: 1 }, true);
+        assert!(waiter.was_woken());
     }
 }

@@ -232,6 +232,7 @@ mod tests {
     use super::super::signal::{Action, SignalSet};
     use super::super::tests::{child_of, end, process, second_thread};
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     #[test]
     fn the_last_threads_end_makes_a_zombie_and_tells_the_parent() {
@@ -305,5 +306,27 @@ mod tests {
         end(&shell.leader().unwrap());
         assert!(!job.is_stopped());
         assert!(job.leader().unwrap().pending().contains(Signal::HUP));
+    }
+
+    #[test]
+    fn who_gets_a_zombie_as_a_child_is_told_of_its_end() {
+        let top = process();
+        top.is_subreaper.store(true, Ordering::Relaxed);
+        let middle = child_of(&child_of(&top));
+        let bottom = child_of(&middle);
+        end(&bottom.leader().unwrap());
+        let waiter = Waiter::new(&top.children_changed, Events::IN);
+        end(&middle.leader().unwrap());
+        assert_eq!(bottom.ppid(), top.pid());
+        assert!(waiter.was_woken());
+    }
+
+    #[test]
+    fn a_thread_that_exits_alone_is_dying() {
+        let process = process();
+        let (leader, second) = (process.leader().unwrap(), second_thread(&process));
+        second.exit(3);
+        assert!(second.interrupted() && !leader.interrupted());
+        assert_eq!(process.exit_status(), None);
     }
 }

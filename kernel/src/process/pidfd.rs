@@ -47,14 +47,16 @@ impl File for PidFd {
 mod tests {
     use super::super::tests::{child_of, end, process};
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     #[test]
     fn it_is_readable_once_the_process_has_ended() {
         let child = child_of(&process());
         let open = PidFd::open(child.clone(), OpenFlags::empty());
         assert!(open.file.poll().is_empty());
+        let waiter = Waiter::new(open.file.wait_queue().unwrap(), Events::IN);
         end(&child.leader().unwrap());
-        assert!(open.file.poll().contains(Events::IN));
+        assert!(waiter.was_woken() && open.file.poll().contains(Events::IN));
         assert!(Arc::ptr_eq(&PidFd::process_of(&open).unwrap(), &child));
         let other = OpenFile::new(crate::fs::memfs::anonymous_file_for_tests(), OpenFlags::empty());
         assert_eq!(PidFd::process_of(&other).err(), Some(Errno::EBADF));

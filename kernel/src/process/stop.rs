@@ -84,12 +84,14 @@ mod tests {
     use super::super::signal::Signal;
     use super::super::tests::{child_of, process, run_as_thread, second_thread};
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     #[test]
     fn the_parent_hears_of_a_stop_when_all_threads_have_stopped() {
         let parent = process();
         let child = child_of(&parent);
         let threads = [child.leader().unwrap(), second_thread(&child)];
+        let waiter = Waiter::new(&parent.children_changed, Events::IN);
         child.send_signal(SignalInfo::kernel(Signal::STOP)).unwrap();
         assert!(threads[0].take_signal().is_none());
 
@@ -98,6 +100,7 @@ mod tests {
             .map(|thread| run_as_thread(thread.clone(), async move { thread.stay_stopped().await }));
         assert_eq!(stops[0].result(), None);
         assert_eq!(stops[1].result(), None);
+        assert!(waiter.was_woken());
         assert_eq!(child.group().stop_report, Some(Signal::STOP));
         assert!(child.is_stopped());
         assert_eq!(threads[0].state(), RunState::Stopped);
@@ -105,7 +108,7 @@ mod tests {
         child.send_signal(SignalInfo::kernel(Signal::CONT)).unwrap();
         assert_eq!(stops[0].result(), Some(()));
         assert_eq!(stops[1].result(), Some(()));
-        assert!(!child.is_stopped());
+        assert!(!child.is_stopped() && waiter.was_woken());
         assert_eq!(child.group().stopped_threads, 0);
     }
 

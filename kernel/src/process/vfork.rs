@@ -28,3 +28,18 @@ impl Completion {
         &self.waiters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sched::fixture::Waiter;
+
+    #[test]
+    fn who_waits_is_told() {
+        let completion = Completion::default();
+        let waiter = Waiter::new(completion.waiters(), Events::IN);
+        assert!(!completion.is_complete());
+        completion.complete();
+        assert!(completion.is_complete() && waiter.was_woken());
+    }
+}

@@ -7,6 +7,8 @@
 
 mod dump;
 mod executor;
+#[cfg(test)]
+pub mod fixture;
 #[deny(unsafe_code)]
 pub mod timer;
 #[deny(unsafe_code)]

@@ -71,7 +71,7 @@ impl LockCopy for crate::sync::SpinLock<super::State> {
     }
 }
 
-fn set_termios(terminal: &Terminal, termios: Termios, flush: bool) {
+pub(super) fn set_termios(terminal: &Terminal, termios: Termios, flush: bool) {
     let mut state = terminal.state.lock();
     let canonical = |termios: &Termios| termios.local().contains(Local::ICANON);
     let (was, is) = (canonical(&state.termios), canonical(&termios));

@@ -7,6 +7,8 @@ pub mod console;
 mod discipline;
 mod ioctl;
 mod termios;
+#[cfg(test)]
+mod tests;
 
 use alloc::sync::{Arc, Weak};
 

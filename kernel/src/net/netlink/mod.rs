@@ -210,6 +210,7 @@ impl Protocol for NetlinkSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sched::fixture::Waiter;
 
     #[test]
     fn a_request_is_answered_and_the_answer_waits() {
@@ -221,7 +222,9 @@ mod tests {
         request[4] = 22;
         request[6..8].copy_from_slice(&0x301u16.to_ne_bytes());
         request[8] = 77;
+        let readable = Waiter::new(socket.wait_queue(), Events::IN);
         assert_eq!(socket.send(&mut WriteBuf::kernel(&request), Outgoing::PLAIN), Ok(20));
+        assert!(readable.was_woken());
         let mut bytes = [0; 4096];
         let received = socket.receive(&mut ReadBuf::kernel(&mut bytes), MessageFlags::PEEK).unwrap();
         assert_eq!(received.length, socket.readable_bytes());

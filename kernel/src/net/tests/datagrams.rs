@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::net::raw::RawSocket;
+use crate::net::tcp::Shutdown;
+use crate::net::timers::Expires;
 use crate::net::udp::{LARGEST, UdpSocket};
 use crate::net::wire::protocol;
 use crate::sched::Events as Ready;
+use crate::sched::fixture::Waiter;
 
 fn bound(host: &Host, port: u16) -> Arc<UdpSocket> {
     let socket = UdpSocket::new(&host.stack);
@@ -110,6 +113,51 @@ fn a_full_receive_buffer_drops_the_newest() {
 }
 
 #[test]
+fn whoever_waits_for_a_datagram_is_told_of_it() {
+    let mut network = Network::calm();
+    let (sender, receiver) = (bound(&network.a, 1), bound(&network.b, 2));
+    let readable = Waiter::new(&receiver.queue, Ready::IN);
+    send(&sender, b"x", network.b.at(2)).unwrap();
+    network.run(SECOND);
+    assert!(readable.was_woken());
+}
+
+#[test]
+fn whoever_waits_is_told_of_an_error_and_of_a_shutdown() {
+    for events in [Ready::IN, Ready::OUT, Ready::ERR] {
+        let mut network = Network::calm();
+        let socket = UdpSocket::new(&network.a.stack);
+        socket.connect(Some(network.b.at(9)), 0).unwrap();
+        let waiter = Waiter::for_nothing_else(&socket.queue, events);
+        socket.send(&mut WriteBuf::kernel(b"x"), None, || 0).unwrap();
+        network.run(SECOND);
+        assert!(waiter.was_woken(), "{events:?}");
+        socket.shutdown(Shutdown::Both).unwrap();
+        assert!(waiter.was_woken(), "{events:?}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_full_device_tries_again_soon() {
+    let mut network = Network::calm();
+    let (socket, to) = (bound(&network.a, 1), network.b.at(2));
+    // The neighbour is known.
+    send(&socket, b"x", to).unwrap();
+    network.run(SECOND);
+    *network.a.cable.room.lock().unwrap() = Some(0);
+    while send(&socket, b"x", to).is_ok() {}
+    let ping = RawSocket::new(&network.a.stack, protocol::ICMP).unwrap();
+    assert_eq!(ping.send(&mut WriteBuf::kernel(&[0; 8]), Some(network.b.address)), Err(Errno::EAGAIN));
+    let waiters = [Waiter::new(&socket.queue, Ready::OUT), Waiter::new(&ping.queue, Ready::OUT)];
+    network.run(2 * MILLISECOND);
+    assert!(waiters.iter().all(Waiter::was_woken));
+    // Nor is it for ever that memory for the deadline was missing.
+    socket.forgotten();
+    ping.forgotten();
+    assert!(waiters.iter().all(Waiter::was_woken));
+}
+
+#[test]
 fn datagrams_to_oneself_take_the_loopback() {
     let host = Network::calm().a;
     let socket = bound(&host, 7);
@@ -122,12 +170,14 @@ fn datagrams_to_oneself_take_the_loopback() {
 fn an_echo_request_is_answered_and_seen_by_raw_sockets() {
     let mut network = Network::calm();
     let ping = RawSocket::new(&network.a.stack, protocol::ICMP).unwrap();
+    let readable = Waiter::new(&ping.queue, Ready::IN);
     for length in [8, 64, 4000] {
         let mut request = vec![7; length];
         request[..8].copy_from_slice(&[8, 0, 0, 0, 1, 2, 0, 1]);
         crate::net::icmp::fill_checksum(&mut request);
         ping.send(&mut WriteBuf::kernel(&request), Some(network.b.address)).unwrap();
         network.run(SECOND);
+        assert!(readable.was_woken());
         let mut bytes = vec![0; 5000];
         let answer = ping.receive(&mut ReadBuf::kernel(&mut bytes), false).unwrap();
         assert_eq!((answer.0, answer.1), (network.b.address, 20 + length));

@@ -4,6 +4,7 @@ use super::*;
 use crate::net::options::DeferAccept;
 use crate::net::tcp::Shutdown;
 use crate::sched::Events;
+use crate::sched::fixture::Waiter;
 use proptest::prelude::*;
 use smoltcp::socket::tcp::State;
 
@@ -139,33 +140,52 @@ fn poll_reports_each_stage_as_linux_does() {
 
 #[test]
 fn a_wake_comes_with_each_change() {
-    use alloc::task::Wake;
-    #[derive(Default)]
-    struct Count(core::sync::atomic::AtomicUsize);
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-        }
-    }
     let mut network = Network::calm();
     let (client, server, listener) = network.connection(80);
-    let count = Arc::new(Count::default());
-    let waker = core::task::Waker::from(count.clone());
-    let woken = || count.0.swap(0, core::sync::atomic::Ordering::Relaxed) > 0;
-    let _readable = server.queue.register(Events::IN, &waker);
+    let readable = Waiter::new(&server.queue, Events::IN);
     write(&client, b"x").unwrap();
     network.run(SECOND);
-    assert!(woken());
-    let _acceptable = listener.queue.register(Events::IN, &waker);
+    assert!(readable.was_woken());
+    let acceptable = Waiter::new(&listener.queue, Events::IN);
     let second = TcpSocket::new(&network.a.stack);
     let _ = second.connect(network.b.at(80));
     network.run(SECOND);
-    assert!(woken());
-    let _gone = client.queue.register(Events::HUP | Events::ERR, &waker);
+    assert!(acceptable.was_woken());
+    let gone = Waiter::new(&client.queue, Events::HUP);
     server.set_options(|options| options.linger = Some(0));
     server.close();
     network.run(SECOND);
-    assert!(woken());
+    assert!(gone.was_woken());
+}
+
+#[test]
+fn who_waits_for_a_connection_is_told_that_it_stands_or_fails() {
+    let mut network = Network::calm();
+    let _listener = network.b.listen(80, 8);
+    for (port, error) in [(80, None), (81, Some(Errno::ECONNREFUSED))] {
+        let client = TcpSocket::new(&network.a.stack);
+        let connected = Waiter::new(&client.queue, Events::OUT);
+        assert_eq!(client.connect(network.b.at(port)), Err(Errno::EINPROGRESS));
+        network.run(SECOND);
+        assert!(connected.was_woken(), "port {port}");
+        assert_eq!(client.connect(network.b.at(port)).err(), error);
+    }
+    // Nobody has this address.
+    let client = TcpSocket::new(&network.a.stack);
+    let failed = Waiter::new(&client.queue, Events::OUT);
+    assert_eq!(client.connect(Endpoint::new(Ipv4Addr::new(10, 0, 0, 77), 80)), Err(Errno::EINPROGRESS));
+    assert!(network.run_until(10 * SECOND, || client.poll().contains(Events::ERR)));
+    assert!(failed.was_woken());
+}
+
+#[test]
+fn ones_own_shutdown_wakes_who_waits_for_the_same_socket() {
+    let mut network = Network::calm();
+    let (client, _server, listener) = network.connection(80);
+    let waiting = [Waiter::new(&client.queue, Events::IN), Waiter::new(&listener.queue, Events::IN)];
+    client.shutdown(Shutdown::Both).unwrap();
+    listener.shutdown(Shutdown::Read).unwrap();
+    assert!(waiting.iter().all(Waiter::was_woken));
 }
 
 #[test]
@@ -183,9 +203,10 @@ fn a_full_socket_becomes_writable_again_when_the_peer_reads() {
     // The peer's window is closed: probes keep the connection alive for long.
     network.run(600 * SECOND);
     assert_eq!(write(&client, &data[sent..]), Err(Errno::EAGAIN));
+    let writable = Waiter::new(&client.queue, Events::OUT);
     let mut got = read(&server).unwrap();
     network.run(SECOND);
-    assert!(client.poll().contains(Events::OUT));
+    assert!(writable.was_woken() && client.poll().contains(Events::OUT));
     while got.len() < sent {
         got.extend(read(&server).unwrap());
         network.run(SECOND);

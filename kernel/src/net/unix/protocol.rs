@@ -179,6 +179,7 @@ mod tests {
     use super::*;
     use crate::fs::OpenFile;
     use crate::net::socket::Socket;
+    use crate::sched::fixture::Waiter;
     use alloc::vec::Vec;
 
     const ME: PeerCredentials = PeerCredentials { pid: 7, uid: 1, gid: 2 };
@@ -211,6 +212,10 @@ mod tests {
         let received = socket.protocol.receive(&mut ReadBuf::kernel(&mut bytes), MessageFlags::empty())?;
         bytes.truncate(received.length);
         Ok((bytes, received))
+    }
+
+    fn waiter(socket: &Socket, events: Events) -> Waiter<'_> {
+        Waiter::new(socket.protocol.wait_queue(), events)
     }
 
     fn abstract_name(name: &str) -> SocketAddress {
@@ -246,16 +251,9 @@ mod tests {
         }
         assert_eq!(sent, super::super::BUFFER);
         assert!(!a.protocol.poll().contains(Events::OUT));
-        struct Count(core::sync::atomic::AtomicUsize);
-        impl alloc::task::Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let count = Arc::new(Count(0.into()));
-        let _waits = a.protocol.wait_queue().register(Events::OUT, &core::task::Waker::from(count.clone()));
+        let writable = waiter(&a, Events::OUT);
         while receive(&b, 50_000).is_ok() {}
-        assert!(count.0.load(core::sync::atomic::Ordering::Relaxed) >= 1);
+        assert!(writable.was_woken());
         assert!(a.protocol.poll().contains(Events::OUT));
     }
 
@@ -380,5 +378,56 @@ mod tests {
         let control = Control { files: vec![open.clone()], ..Control::default() };
         send_with(&b, b"x", None, &control).unwrap();
         assert_eq!(receive(socket, 9).unwrap().1.control.files.len(), 1);
+    }
+
+    #[test]
+    fn whoever_waits_for_bytes_is_told_of_them() {
+        for socket_type in [abi::SOCK_STREAM, abi::SOCK_SEQPACKET, abi::SOCK_DGRAM] {
+            let [a, b] = pair(socket_type);
+            let readable = waiter(&b, Events::IN);
+            send(&a, b"x").unwrap();
+            assert!(readable.was_woken(), "type {socket_type}");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_of_datagrams_tells_its_senders_of_room() {
+        let [a, b] = pair(abi::SOCK_DGRAM);
+        while send(&a, b"x").is_ok() {}
+        let writable = waiter(&a, Events::OUT);
+        receive(&b, 9).unwrap();
+        assert!(writable.was_woken());
+    }
+
+    #[test]
+    fn both_ends_are_told_of_a_connection() {
+        let (listener, client) = (fresh(abi::SOCK_STREAM), fresh(abi::SOCK_STREAM));
+        let (name, who) = (abstract_name("told_of_a_connection"), Credentials::root());
+        listener.protocol.bind(&name, &who).unwrap();
+        listener.protocol.listen(0, &who).unwrap();
+        let (acceptable, connected) = (waiter(&listener, Events::IN), waiter(&client, Events::OUT));
+        client.protocol.connect(&name, &who).unwrap();
+        assert!(acceptable.was_woken() && connected.was_woken());
+        // No room for another one, until this one is accepted.
+        let second = fresh(abi::SOCK_STREAM);
+        assert_eq!(second.protocol.connect(&name, &who), Err(Errno::EAGAIN));
+        let connectable = waiter(&second, Events::OUT);
+        listener.protocol.accept().unwrap();
+        assert!(connectable.was_woken());
+    }
+
+    #[test]
+    fn shutdown_and_close_are_told_to_those_who_read_and_those_who_write() {
+        for events in [Events::IN, Events::OUT, Events::HUP] {
+            let [a, b] = pair(abi::SOCK_STREAM);
+            let (here, there) =
+                (Waiter::for_nothing_else(a.protocol.wait_queue(), events), waiter(&b, events));
+            a.protocol.shutdown(Shutdown::Both).unwrap();
+            assert!(here.was_woken() && there.was_woken(), "{events:?}");
+            let [a, b] = pair(abi::SOCK_STREAM);
+            let there = Waiter::for_nothing_else(b.protocol.wait_queue(), events);
+            drop(a);
+            assert!(there.was_woken(), "{events:?}");
+        }
     }
 }
