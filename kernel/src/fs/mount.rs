@@ -248,3 +248,79 @@ pub fn next_device() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     super::DeviceNumber::new(0, NEXT.fetch_add(1, Ordering::Relaxed) as u32).0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::fixture::Fixture;
+    use crate::fs::memfs::{Budget, MemFs};
+    use crate::fs::node::NewKind;
+    use crate::fs::path::resolve;
+    use crate::fs::tree::{self, At};
+
+    fn mount_at(place: Location) -> Result<Arc<Mount>, Errno> {
+        let fs = Arc::new(MemFs::new(Budget::unlimited(), 0o755).unwrap());
+        mount(fs, "test".into(), MountFlags::empty(), place)
+    }
+
+    #[test]
+    fn a_file_system_is_mounted_on_directories_that_are_there_and_take_it() {
+        let files = Fixture::new();
+        files.file("/file", b"");
+        files.symlink("/link", "/missing");
+        assert_eq!(mount_at(files.find("/file").unwrap()).err(), Some(Errno::ENOTDIR));
+        let link = resolve(files.view(), &files.root, b"/link", false).unwrap();
+        assert_eq!(mount_at(link).err(), Some(Errno::ENOTDIR));
+        files.mkdir("/gone");
+        let gone = files.find("/gone").unwrap();
+        tree::rmdir(files.view(), files.at("/gone")).unwrap();
+        assert_eq!(mount_at(gone).err(), Some(Errno::ENOENT));
+        let made_up = Location::root_of(Mount::detached(Arc::new(crate::fs::proc::new())));
+        assert_eq!(mount_at(made_up).err(), Some(Errno::EINVAL));
+        assert!(list(&files.root).unwrap().len() == 1);
+    }
+
+    #[test]
+    fn only_the_root_of_a_mount_with_a_place_is_unmounted_and_only_when_nobody_uses_it() {
+        let files = Fixture::new();
+        files.mkdir("/dir");
+        assert_eq!(unmount(&files.root, false), Err(Errno::EINVAL));
+        let mounted = mount_at(files.find("/dir").unwrap()).unwrap();
+        files.mkdir("/dir/inner");
+        assert_eq!(unmount(&files.find("/dir/inner").unwrap(), false), Err(Errno::EINVAL));
+        assert_eq!(unmount(&files.find("/dir").unwrap(), false), Err(Errno::EBUSY));
+        assert_eq!(unmount(&files.find("/dir").unwrap(), true), Ok(()));
+        // Who holds it has it still, but in no place.
+        assert_eq!(unmount(&Location::root_of(mounted), true), Err(Errno::EINVAL));
+        assert_eq!(files.find("/dir/inner").err(), Some(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_mount_hides_what_was_there_until_it_goes() {
+        let files = Fixture::new();
+        files.mkdir("/dir");
+        files.mkdir("/dir/below");
+        for name in ["/dir/middle", "/dir/top"] {
+            mount_at(files.find("/dir").unwrap()).unwrap();
+            files.mkdir(name);
+            assert_eq!(files.find("/dir/below").err(), Some(Errno::ENOENT));
+        }
+        unmount(&files.find("/dir").unwrap(), false).unwrap();
+        assert!(files.find("/dir/middle").is_ok() && files.find("/dir/top").is_err());
+        unmount(&files.find("/dir").unwrap(), false).unwrap();
+        assert!(files.find("/dir/below").is_ok());
+    }
+
+    #[test]
+    fn a_place_deeper_than_any_path_has_none() {
+        let files = Fixture::new();
+        let (name, mut at) = ([b'x'; 255], files.root.clone());
+        for _ in 0..PATH_MAX * 16 / 256 {
+            tree::create(files.view(), At { start: &at, path: &name }, NewKind::Directory, 0o755).unwrap();
+            at = resolve(files.view(), &at, &name, true).unwrap();
+        }
+        assert_eq!(at.path(&files.root).err(), Some(Errno::ENAMETOOLONG));
+        at.node = at.node.place().unwrap().0;
+        assert_eq!(at.path(&files.root).unwrap().unwrap().len(), PATH_MAX * 16 - 256);
+    }
+}

@@ -200,11 +200,14 @@ pub fn fchdir(c: &mut Caller<'_>, fd: i32) -> SysResult {
 /// chroot(2)
 pub fn chroot(c: &mut Caller<'_>, path: UserPtr<u8>) -> SysResult {
     let to = directory(c, path)?;
-    if c.thread.credentials().euid != 0 {
-        return Err(Errno::EPERM);
-    }
+    check_privileged(c)?;
     c.thread.fs().set_root(to);
     Ok(0)
+}
+
+/// `EPERM` without the capability, which comes after what is wrong with the path.
+fn check_privileged(c: &Caller<'_>) -> Result<(), Errno> {
+    if c.thread.credentials().is_privileged() { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// A directory that the caller may search.
@@ -391,18 +394,16 @@ pub fn mount(
     flags: u64,
     data: UserPtr<u8>,
 ) -> SysResult {
-    if c.thread.credentials().euid != 0 {
-        return Err(Errno::EPERM);
-    }
     let path = c.path(target)?;
     let at = c.locate(AT_FDCWD, path.bytes(), 0, true)?;
+    check_privileged(c)?;
     if flags & MS_PROPAGATION & !0x4000 != 0 && flags & !(MS_PROPAGATION | MS_WITHOUT_MEANING) == 0 {
         return if at.is_mount_root() { Ok(0) } else { Err(Errno::EINVAL) };
     }
     if flags & !(MS_KNOWN | 0x4000) != 0 {
         return Err(Errno::EINVAL);
     }
-    let fs_type = c.path(fs_type)?;
+    let fs_type = c.path(fs_type.non_null().ok_or(Errno::EINVAL)?)?;
     let options = data.non_null().map(|data| c.path(data)).transpose()?;
     let fs = make_fs(fs_type.bytes(), options.as_ref().map_or(b"", |options| options.bytes()))?;
     let source = match source.non_null() {
@@ -423,11 +424,9 @@ pub fn umount2(c: &mut Caller<'_>, target: UserPtr<u8>, flags: u32) -> SysResult
     const MNT_DETACH: u32 = 2;
     const UMOUNT_NOFOLLOW: u32 = 8;
     check_flags(flags, MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW)?;
-    if c.thread.credentials().euid != 0 {
-        return Err(Errno::EPERM);
-    }
     let path = c.path(target)?;
     let at = c.locate(AT_FDCWD, path.bytes(), 0, flags & UMOUNT_NOFOLLOW == 0)?;
+    check_privileged(c)?;
     mount::unmount(&at, flags & MNT_DETACH != 0)?;
     Ok(0)
 }

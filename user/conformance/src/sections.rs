@@ -15,6 +15,7 @@ mod mappings;
 mod memory;
 mod meta;
 mod misc;
+mod mounts;
 mod pipes;
 mod poll;
 mod proc;
@@ -38,6 +39,7 @@ pub const ALL: &[&Section] = &[
     &dirs::SECTION,
     &links::SECTION,
     &meta::SECTION,
+    &mounts::SECTION,
     &fd::SECTION,
     &pipes::SECTION,
     &poll::SECTION,
