@@ -11,6 +11,7 @@
 mod common;
 mod frames;
 mod s00_core;
+mod s01_gdb;
 mod s01_kernel;
 mod s02_kernel;
 mod s03_smoltcp;

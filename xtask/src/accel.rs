@@ -32,13 +32,26 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
+    /// The one that was asked for, if one was.
+    fn forced() -> Result<Option<Self>> {
+        match std::env::var(FORCE).as_deref() {
+            Ok("kvm") => Ok(Some(Self::Kvm)),
+            Ok("tcg") => Ok(Some(Self::Tcg)),
+            Ok(other) if !other.is_empty() => bail!("{FORCE}={other} is unknown: kvm or tcg"),
+            _ => Ok(None),
+        }
+    }
+
+    /// The one for a guest that gdb waits for: translated, for KVM would write breakpoints into memory that is not mapped yet, and
+    /// each step would end in an interrupt.
+    pub fn for_debugging() -> Result<Self> {
+        Ok(Self::forced()?.unwrap_or(Self::Tcg))
+    }
+
     /// The one to use on this machine.
     pub fn choose() -> Result<Self> {
-        match std::env::var(FORCE).as_deref() {
-            Ok("kvm") => return Ok(Self::Kvm),
-            Ok("tcg") => return Ok(Self::Tcg),
-            Ok(other) if !other.is_empty() => bail!("{FORCE}={other} is unknown: kvm or tcg"),
-            _ => {}
+        if let Some(forced) = Self::forced()? {
+            return Ok(forced);
         }
         let kvm = Path::new("/dev/kvm");
         if fs::OpenOptions::new().read(true).write(true).open(kvm).is_err() {

@@ -19,6 +19,8 @@ pub enum Profile {
     Daily,
     /// As fast as it gets: what is measured.
     Release,
+    /// As it was written: what gdb understands.
+    Debugging,
 }
 
 impl Profile {
@@ -32,6 +34,7 @@ impl Profile {
         match self {
             Self::Daily => "daily",
             Self::Release => "release",
+            Self::Debugging => "debugging",
         }
     }
 
@@ -40,6 +43,7 @@ impl Profile {
         workspace::target().join(match self {
             Self::Daily => "nrk",
             Self::Release => "nrk-release",
+            Self::Debugging => "nrk-debug",
         })
     }
 }
@@ -51,10 +55,18 @@ pub fn all() -> Result<()> {
     let programs = user_programs()?;
     let initramfs =
         pack::initramfs(&pack::Contents { program: Some(run::default_program()), ..Default::default() })?;
-    for path in [&kernel, &programs, &initramfs.path] {
-        println!("{}", path.strip_prefix(workspace::root()).unwrap_or(path).display());
-    }
+    [&kernel, &programs, &initramfs.path].into_iter().for_each(|path| tell(path));
     Ok(())
+}
+
+/// The kernel for gdb, for `cargo xtask build --debug`.
+pub fn for_gdb() -> Result<()> {
+    tell(&kernel(Profile::Debugging)?);
+    Ok(())
+}
+
+fn tell(path: &Path) {
+    println!("{}", path.strip_prefix(workspace::root()).unwrap_or(path).display());
 }
 
 /// Builds the kernel and returns the path of its image.

@@ -95,6 +95,8 @@ pub struct Boot<'a> {
     pub tty: Option<(u16, u16)>,
     /// The terminal's type.
     pub term: &'a str,
+    /// Whether programs are loaded at known addresses.
+    pub fixed_addresses: bool,
     /// More words as they are; they come late, and win.
     pub words: &'a str,
     /// The init program, unless `words` name one.
@@ -119,6 +121,9 @@ impl Boot<'_> {
         }
         if let Some((rows, columns)) = self.tty.filter(|_| open("tty")) {
             line.set("tty", format!("{rows}x{columns}"))?;
+        }
+        if self.fixed_addresses {
+            line.raw("norandmaps");
         }
         for variable in ENVIRONMENT {
             line.set("env", variable)?;
@@ -188,7 +193,9 @@ mod tests {
         let line = boot.line().unwrap().into_string().unwrap();
         assert!(!line.contains("log=warn") && line.ends_with(" log=trace -- -c \"a b\""), "{line}");
         assert!(line.starts_with("init=/bin/sh ip=off "), "{line}");
-        let line = Boot { log: "warn", words: "init=/x ip=dhcp", init, ..Boot::default() }.line().unwrap();
+        let boot = Boot { log: "warn", words: "init=/x ip=dhcp", init, fixed_addresses: true, ..boot };
+        let line = boot.line().unwrap();
+        assert!(line.to_str().unwrap().contains(" norandmaps "), "{line:?}");
         assert!(!line.to_str().unwrap().contains("/bin/sh ") && !line.to_str().unwrap().contains("ip=off"));
     }
 

@@ -19,15 +19,16 @@ use rexpect::reader::Options;
 use rexpect::session::{PtySession, spawn_with_options};
 use tempfile::TempDir;
 
+use crate::accel::Accelerator;
 use crate::build::{self, Profile};
 use crate::capture::{self, Network};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
-use crate::qemu::{Console, Forward, MAC, Machine, Nic, tap_netdev, user_netdev};
+use crate::qemu::{Console, Forward, Gdb, MAC, Machine, Nic, tap_netdev, user_netdev};
 use crate::relay::Relay;
-use crate::{pack, setup, workspace};
+use crate::{gdb, pack, setup, workspace};
 
 /// How long a guest may be silent before a test gives up. Generous: without KVM, and with a guest per core, a step that
 /// takes a moment alone can take many times that.
@@ -55,6 +56,7 @@ pub struct Setup {
     patience: Duration,
     /// The seed of a machine that counts instructions, see [`Machine::counting`].
     seed: Option<u32>,
+    debugged: bool,
     extra: Vec<OsString>,
     /// For a test, which prints how to start its guest and needs more than a guest.
     for_test: bool,
@@ -95,6 +97,7 @@ impl Setup {
             cut: None,
             patience: PATIENCE,
             seed: None,
+            debugged: false,
             extra: Vec::new(),
             for_test: true,
         }
@@ -179,6 +182,12 @@ impl Setup {
         self
     }
 
+    /// Runs the kernel for gdb, which waits for [`Guest::gdb`] before its first instruction.
+    pub fn debugged(mut self) -> Self {
+        self.debugged = true;
+        self
+    }
+
     /// More options for QEMU.
     pub fn qemu<A: Into<OsString>>(mut self, options: impl IntoIterator<Item = A>) -> Self {
         self.extra.extend(options.into_iter().map(Into::into));
@@ -194,13 +203,13 @@ impl Setup {
     pub fn start_in(&self, namespace: Option<&Namespace>) -> Result<Guest> {
         if self.for_test { install_once() } else { setup::require(setup::RUN) }?;
         let folder = workspace::scratch()?;
-        let machine = self.machine(folder.path())?;
+        let (machine, code) = self.machine(folder.path())?;
         if self.for_test {
             println!("{}", self.by_hand(&machine));
         }
         let options = Options::new().timeout_ms(Some(self.patience.as_millis() as u64));
         let session = spawn_with_options(machine.command(namespace), options).context("cannot start QEMU")?;
-        Ok(Guest { session, machine, judged: self.judged, folder, ended: false })
+        Ok(Guest { session, machine, code, judged: self.judged, folder, ended: false })
     }
 
     /// Starts the guest and waits for its end; returns what it printed.
@@ -208,16 +217,18 @@ impl Setup {
         self.start()?.finish(expected)
     }
 
-    fn machine(&self, folder: &Path) -> Result<Machine> {
-        let (mut initramfs, mut init) = (None, None);
+    /// The guest, and the file of this machine with the code that runs in it.
+    fn machine(&self, folder: &Path) -> Result<(Machine, Option<PathBuf>)> {
+        let (mut initramfs, mut init, mut code) = (None, None, None);
         if self.contents.program.is_some() {
             let packed = pack::initramfs(&self.contents)?;
-            (initramfs, init) = (Some(packed.path), Some(packed.init));
+            (initramfs, init, code) = (Some(packed.path), Some(packed.init), packed.code);
         }
         if let (Some(left), Some(whole)) = (self.cut, &initramfs) {
             initramfs = Some(cut_short(whole, left)?);
         }
-        let machine = Machine {
+        let kernel = if self.debugged { debugged_kernel()? } else { test_kernel()? };
+        let mut machine = Machine {
             initramfs,
             cmdline: self.command_line(init.as_deref())?,
             cores: self.cores,
@@ -228,14 +239,19 @@ impl Setup {
             pcap: self.judged.map(|_| folder.join("frames.pcap")),
             monitor: Some(monitor_of(folder)),
             console_log: Some(folder.join("console")),
+            gdb: self.debugged.then(|| Gdb::Socket(folder.join("gdb"))),
             extra: self.extra.clone(),
-            ..Machine::new(test_kernel()?, &folder.join("status"))?
+            ..Machine::new(kernel, &folder.join("status"))?
         };
         machine.check()?;
-        Ok(match self.seed {
+        if self.debugged {
+            machine.accelerator = Accelerator::for_debugging()?;
+        }
+        let machine = match self.seed {
             Some(seed) => machine.counting(seed),
             None => machine,
-        })
+        };
+        Ok((machine, code))
     }
 
     fn command_line(&self, init: Option<&Path>) -> Result<OsString> {
@@ -246,6 +262,7 @@ impl Setup {
             networked,
             tty: None,
             term: "dumb",
+            fixed_addresses: self.debugged,
             words: &words,
             init,
             arguments: &self.arguments,
@@ -261,6 +278,7 @@ impl Setup {
             console_log: None,
             pcap: None,
             monitor: None,
+            gdb: machine.gdb.as_ref().map(|_| Gdb::Port(gdb::PORT)),
             status,
             ..machine.clone()
         };
@@ -273,6 +291,8 @@ impl Setup {
 pub struct Guest {
     session: PtySession,
     machine: Machine,
+    /// See [`pack::Packed::code`].
+    code: Option<PathBuf>,
     judged: Option<Network>,
     ended: bool,
     folder: TempDir,
@@ -337,6 +357,13 @@ impl Guest {
     pub fn sent_datagrams(&self, port: u16) -> Result<Vec<Vec<u8>>> {
         let record = self.machine.pcap.as_ref().context("what the guest sends is not recorded")?;
         capture::datagrams(record, MAC, port)
+    }
+
+    /// Has gdb execute commands in a guest that waits for it; returns what gdb wrote. When gdb leaves, the guest goes on.
+    pub fn gdb(&self, commands: &[&str]) -> Result<String> {
+        let server = self.machine.gdb.as_ref().context("the guest is not to be debugged")?;
+        let session = gdb::Session { kernel: &self.machine.kernel, program: self.code.as_deref(), server };
+        session.execute(commands, self.folder.path()).map_err(|error| self.failure(format!("{error:#}")))
     }
 
     /// QEMU's monitor.
@@ -446,6 +473,12 @@ pub fn test_kernel() -> Result<&'static Path> {
     static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let release = std::env::var_os(RELEASE).is_some_and(|value| !value.is_empty());
     once(&KERNEL, || build::kernel(Profile::released(release))).map(PathBuf::as_path)
+}
+
+/// The kernel for gdb, built once per process.
+fn debugged_kernel() -> Result<&'static Path> {
+    static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&KERNEL, || build::kernel(Profile::Debugging)).map(PathBuf::as_path)
 }
 
 /// The path of a program of user/ on this machine; all are built once per process.

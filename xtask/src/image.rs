@@ -92,6 +92,14 @@ impl Image {
         self.node(path).is_some_and(|node| matches!(node.kind, Kind::File(_) | Kind::HostFile(_)))
     }
 
+    /// The host's file at a path, if it is one.
+    pub fn host_source(&self, path: &Path) -> Option<&Path> {
+        match &self.node(path)?.kind {
+            Kind::HostFile(host) => Some(host),
+            _ => None,
+        }
+    }
+
     /// Whether a file that may be executed is at a path.
     pub fn has_program(&self, path: &Path) -> bool {
         self.has_file(path) && self.node(path).is_some_and(|node| node.meta.mode & 0o111 != 0)

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`setup`], [`build`], [`run`], [`test`], [`conformance`], [`bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
-//! | | [`qemu`], [`accel`], [`cmdline`], [`exit`]: starting a guest and learning how it ended |
+//! | | [`qemu`], [`accel`], [`cmdline`], [`gdb`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
 //! | | [`relay`], [`capture`], [`monitor`], [`random`]: bad networks, and what a guest sent |
 //! | | [`workspace`], [`host`], [`process`], [`progress`]: this machine |
@@ -24,6 +24,7 @@ pub mod conformance;
 pub mod cpio;
 pub mod elf;
 pub mod exit;
+pub mod gdb;
 pub mod guest;
 pub mod host;
 pub mod image;

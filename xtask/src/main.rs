@@ -24,7 +24,11 @@ enum Command {
     /// Install what is missing on this machine (the other commands do it by themselves)
     Setup,
     /// Build the kernel, the user programs and the initramfs
-    Build,
+    Build {
+        /// Build the kernel that --debug runs, for gdb, and nothing else
+        #[arg(long)]
+        debug: bool,
+    },
     /// Start a program of this machine in a guest; without PROGRAM: redis-server
     Run(Box<run::Options>),
     /// Run the tests
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<u8> {
     match command {
         Command::Setup => setup::all().map(|()| 0),
-        Command::Build => build::all().map(|()| 0),
+        Command::Build { debug } => if debug { build::for_gdb() } else { build::all() }.map(|()| 0),
         Command::Run(options) => run::run(*options),
         Command::Test(options) => test::run(&options),
         Command::Conformance(options) => conformance::run(&options),

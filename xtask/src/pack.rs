@@ -43,6 +43,8 @@ pub struct Packed {
     pub path: PathBuf,
     /// The init program's path in the guest.
     pub init: PathBuf,
+    /// The file of this machine, if it is one, with the code that runs: the init program, or for a script its interpreter.
+    pub code: Option<PathBuf>,
 }
 
 /// Packs an initramfs to a path that depends only on what was asked for.
@@ -53,7 +55,8 @@ pub fn initramfs(contents: &Contents) -> Result<Packed> {
     contents.hash(&mut hasher);
     let path = workspace::target().join(format!("initramfs/{name}-{:08x}.cpio", hasher.finish() as u32));
     workspace::write_atomically(&path, |file| image.write(BufWriter::new(file)))?;
-    Ok(Packed { path, init })
+    let code = code_of(&image, &init)?;
+    Ok(Packed { path, init, code })
 }
 
 /// Builds the tree; returns it with the init program's path in it.
@@ -229,6 +232,18 @@ fn script_interpreter(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(std::iter::once(interpreter).chain(named.map(PathBuf::from)).collect()))
 }
 
+/// The file of this machine with the code that runs when `program` of the tree is started.
+fn code_of(image: &Image, program: &Path) -> Result<Option<PathBuf>> {
+    let mut program = program.to_path_buf();
+    for _ in 0..=MAX_SCRIPTS {
+        let Some(host) = image.host_source(&program) else { return Ok(None) };
+        let Some(named) = script_interpreter(host)? else { return Ok(Some(host.to_path_buf())) };
+        let Some(interpreter) = named.last().and_then(host::find_program) else { return Ok(None) };
+        program = interpreter;
+    }
+    Ok(None)
+}
+
 /// Fills a tree from a directory or an archive; archives may be compressed with gzip.
 fn lay_down(image: &mut Image, rootfs: &Path) -> Result<()> {
     if rootfs.is_dir() {
@@ -304,6 +319,8 @@ mod tests {
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let (image, init) = tree(&with_program(&script)).unwrap();
         assert!(image.has_file(&init) && image.has_file(Path::new("/bin/sh")));
+        let code = code_of(&image, &init).unwrap().unwrap();
+        assert_eq!(fs::canonicalize(code).unwrap(), fs::canonicalize("/bin/sh").unwrap());
     }
 
     #[test]

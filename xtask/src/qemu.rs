@@ -153,6 +153,15 @@ pub enum Console {
     Plain,
 }
 
+/// Where QEMU listens for gdb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gdb {
+    /// On this port of 127.0.0.1.
+    Port(u16),
+    /// On this socket.
+    Socket(PathBuf),
+}
+
 /// A guest.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -182,8 +191,8 @@ pub struct Machine {
     pub console_log: Option<PathBuf>,
     /// The file behind the debug console, see [`crate::exit`].
     pub status: PathBuf,
-    /// Wait for gdb on this port of 127.0.0.1.
-    pub gdb: Option<u16>,
+    /// Wait for gdb, which connects here.
+    pub gdb: Option<Gdb>,
     /// The accelerator.
     pub accelerator: Accelerator,
     /// More options for QEMU.
@@ -255,8 +264,10 @@ impl Machine {
             .add(join(&["file,id=status,path=".as_ref(), &escape(self.status.as_os_str())]));
         line.words("-device isa-debugcon,iobase=0xe9,chardev=status");
         line.words("-device isa-debug-exit,iobase=0xf4,iosize=0x04");
-        if let Some(port) = self.gdb {
-            line.words(&format!("-S -gdb tcp:127.0.0.1:{port}"));
+        match &self.gdb {
+            Some(Gdb::Port(port)) => drop(line.words(&format!("-S -gdb tcp:127.0.0.1:{port}"))),
+            Some(Gdb::Socket(path)) => drop(line.words("-S -gdb").add(unix_server(path))),
+            None => {}
         }
         line.0.extend(self.extra.iter().cloned());
         line.words("-kernel").add(&self.kernel);
@@ -328,11 +339,7 @@ impl Machine {
             line.words("-mon chardev=console,mode=readline");
         }
         if let Some(path) = &self.monitor {
-            line.words("-qmp").add(join(&[
-                "unix:".as_ref(),
-                &escape(path.as_os_str()),
-                ",server=on,wait=off".as_ref(),
-            ]));
+            line.words("-qmp").add(unix_server(path));
         }
     }
 }
@@ -366,6 +373,11 @@ impl Line {
 
 fn join(parts: &[&OsStr]) -> OsString {
     parts.iter().copied().collect()
+}
+
+/// A socket on which QEMU listens, without waiting for somebody to connect.
+fn unix_server(path: &Path) -> OsString {
+    join(&["unix:".as_ref(), &escape(path.as_os_str()), ",server=on,wait=off".as_ref()])
 }
 
 /// A value inside a comma-separated QEMU option: commas are doubled.
@@ -457,6 +469,14 @@ mod tests {
         let with = |nic| Machine { nic, netdev: Some("user".into()), pcap: Some("/a,b".into()), ..machine() };
         assert!(line(&with(Nic::Virtio)).contains("-object filter-dump,id=dump0,netdev=net0,file=/a,,b"));
         assert!(!line(&with(Nic::None)).contains("filter-dump"));
+    }
+
+    #[test]
+    fn a_debugged_guest_waits_before_its_first_instruction() {
+        let with = |gdb| line(&Machine { gdb: Some(gdb), ..machine() });
+        assert!(with(Gdb::Port(1234)).contains(" -S -gdb tcp:127.0.0.1:1234 "));
+        assert!(with(Gdb::Socket("/a,b".into())).contains(" -S -gdb unix:/a,,b,server=on,wait=off "));
+        assert!(!line(&machine()).contains(" -S "));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -16,16 +16,14 @@ use crate::build::{self, Profile};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
-use crate::qemu::{Console, Forward, Machine, Net, Nic, tap_netdev, user_netdev};
-use crate::{backlog, host, pack, process, setup, workspace};
+use crate::qemu::{Console, Forward, Gdb, Machine, Net, Nic, tap_netdev, user_netdev};
+use crate::{accel::Accelerator, backlog, gdb, host, pack, process, setup, workspace};
 
 /// The servers whose port is forwarded without being asked for.
 const KNOWN_SERVERS: [(&str, u16); 2] = [("redis-server", 6379), ("memcached", 11211)];
 /// The arguments of the default program: it listens to everybody and writes no files.
 pub const REDIS_ARGUMENTS: [&str; 8] =
     ["--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/"];
-/// Where gdb connects with --debug.
-const GDB_PORT: u16 = 1234;
 /// How long QEMU may take to end when its time is over: it may have things to write.
 const LAST_WORK: Duration = Duration::from_secs(10);
 /// Starts a program of this machine in a guest that nrk runs; without PROGRAM: redis-server.
@@ -70,7 +68,7 @@ pub struct Options {
     /// Run the kernel that benchmarks measure; without this, one that is built in seconds after an edit
     #[arg(long)]
     pub release: bool,
-    /// Wait for gdb before the first instruction
+    /// Run the kernel with all that gdb can use, and wait for gdb before the first instruction
     #[arg(long)]
     pub debug: bool,
     /// Print the QEMU command instead of running it
@@ -163,7 +161,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     if options.pcap.is_some() && (!networked || options.net == Net::None) {
         bail!("--pcap needs a network and a network card");
     }
-    let profile = Profile::released(options.release);
+    let profile = profile(options);
     let status =
         if options.dry_run { workspace::target().join("exit-status") } else { folder.join("status") };
     let mut machine = Machine {
@@ -175,22 +173,35 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         pcap: options.pcap.as_deref().map(writable).transpose()?,
         // A line to be pasted is pasted into a terminal.
         console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
-        gdb: options.debug.then_some(GDB_PORT),
+        gdb: options.debug.then_some(Gdb::Port(gdb::PORT)),
         extra: options.qemu.iter().flat_map(|words| words.0.iter().cloned()).collect(),
         ..Machine::new(&profile.image(), &status)?
     };
+    if options.debug {
+        machine.accelerator = Accelerator::for_debugging()?;
+    }
     machine.check()?;
     if !options.dry_run {
         options.forward.iter().try_for_each(Forward::check)?;
-        if options.debug && host::tcp_port_in_use(GDB_PORT) {
-            bail!("port {GDB_PORT} of 127.0.0.1, which --debug needs, is in use");
+        if options.debug && host::tcp_port_in_use(gdb::PORT) {
+            bail!("port {} of 127.0.0.1, which --debug needs, is in use", gdb::PORT);
         }
     }
     let packed = pack::initramfs(&contents)?;
     machine.cmdline = cmdline(options, &packed.init)?;
     machine.initramfs = Some(packed.path);
     machine.kernel = build::kernel(profile)?;
+    if let Some(server) = &machine.gdb {
+        let session = gdb::Session { kernel: &machine.kernel, program: packed.code.as_deref(), server };
+        let script = session.script()?;
+        workspace::write_atomically(&gdb::script_path(), |file| Ok(file.write_all(script.as_bytes())?))?;
+    }
     Ok(machine)
+}
+
+/// The kernel's: that of --release can be debugged, too, as far as that goes.
+fn profile(options: &Options) -> Profile {
+    if options.debug && !options.release { Profile::Debugging } else { Profile::released(options.release) }
 }
 
 /// The `-netdev`, such that a record of it shows whole frames. On a tap, cards would else leave checksums to be filled in
@@ -223,6 +234,7 @@ fn cmdline(options: &Options, init: &Path) -> Result<OsString> {
         networked: options.net != Net::None && options.nic != Nic::None,
         tty: size.filter(|size| size.ws_row > 0 && size.ws_col > 0).map(|size| (size.ws_row, size.ws_col)),
         term: &std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+        fixed_addresses: options.debug,
         words: &options.cmdline,
         init: Some(init),
         arguments: options.program.get(1..).unwrap_or_default(),
@@ -271,8 +283,8 @@ fn announce(options: &Options, machine: &Machine, namespace: Option<&Namespace>)
         );
     }
     if options.debug {
-        let kernel = process::shell_word(machine.kernel.as_os_str());
-        eprintln!("the guest waits for gdb: gdb {kernel} -ex 'target remote 127.0.0.1:{GDB_PORT}'");
+        let script = process::shell_word(gdb::script_path().as_os_str());
+        eprintln!("the guest waits for gdb: gdb -x {script}");
     }
     if machine.console == Console::Terminal {
         eprintln!("this terminal is the guest's console; ^A x ends the guest");

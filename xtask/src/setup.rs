@@ -40,6 +40,7 @@ pub const TEST: &[Need] = &[
     need("socat", "socat"),
     need("nc", "netcat-openbsd"),
     need("tshark", "tshark"),
+    need("gdb", "gdb"),
 ];
 /// To compare with a Linux guest, on top of all that the tests need.
 pub const BENCH: &[Need] = &[need("depmod", "kmod")];

@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SymbolKind};
 
+use crate::gdb::load_offset;
+
 /// The word of the kernel's command line that has programs loaded at the same addresses each time.
 pub const FIXED_ADDRESSES: &str = "norandmaps";
-/// Where nrk, like Linux, then loads relocatable programs (`kernel/src/process/exec/load.rs`).
-pub const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// Addresses from here on are the kernel's.
 const KERNEL: u64 = 1 << 63;
 
@@ -84,7 +84,7 @@ impl Functions {
 fn functions(path: &Path) -> Result<Functions> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF file", path.display()))?;
-    let base = if file.kind() == object::ObjectKind::Dynamic { PROGRAM_BASE } else { 0 };
+    let base = load_offset(path)?;
     let code: HashSet<_> = file
         .sections()
         .filter(|section| section.kind() == SectionKind::Text)
@@ -149,6 +149,10 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let functions = functions(&program).unwrap();
         let main = functions.names.iter().find(|(_, name)| *name == "main").unwrap();
-        assert!(functions.range.contains(main.0) && *main.0 > PROGRAM_BASE, "{:#x}", main.0);
+        assert!(
+            functions.range.contains(main.0) && *main.0 > load_offset(&program).unwrap(),
+            "{:#x}",
+            main.0
+        );
     }
 }

@@ -12,7 +12,7 @@ use super::{BootInfo, MemoryKind, MemoryRange};
 use crate::memory::PhysAddr;
 
 /// Bytes of the first core's stack.
-const BOOT_STACK_SIZE: usize = 128 << 10;
+const BOOT_STACK_SIZE: usize = 256 << 10;
 
 global_asm!(
     // The note: name size, descriptor size, type, name, entry point.
@@ -94,9 +94,12 @@ global_asm!(
     "    lea rsp, [boot_stack_top]",
     "    mov edi, ebx",
     "    xor ebp, ebp",
+    // It never returns: a backtrace, gdb's too, ends at a caller that is all zeroes.
+    "    push 0",
+    "    push 0",
+    "    push 0",
     "    movabs rax, offset {enter}",
-    "    call rax",
-    "    ud2",
+    "    jmp rax",
     ".text",
     base = const KERNEL_BASE,
     stack_size = const BOOT_STACK_SIZE,
