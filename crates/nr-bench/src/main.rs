@@ -1,7 +1,7 @@
 //! Compares nr with what people use instead, on the machine at hand.
 //!
-//! Every structure is offered by several contenders ([`contender`]); each case (threads, nodes, share of writes, keys) is
-//! measured for all of them in turn ([`measure`]), and reported ([`report`], [`plot`]).
+//! Every structure is offered by several contenders (`contender`); each case (threads, nodes, share of writes, keys) is
+//! measured for all of them in turn (`measure`), and reported (`report`, `plot`). What was reported is read back by `tables`.
 
 mod contender;
 mod data;
@@ -9,10 +9,11 @@ mod keys;
 mod measure;
 mod plot;
 mod report;
+mod tables;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,13 +63,16 @@ struct Options {
     /// Compare with the goals (hash map, uniform keys; 1 and 2 threads, 1 and 2 nodes), and fail if one is missed
     #[arg(long)]
     goals: bool,
+    /// Take the results from the tables in this file, which --table wrote, instead of measuring
+    #[arg(long, conflicts_with_all = ["goals", "csv"])]
+    from: Option<PathBuf>,
     /// Write the results to this file
     #[arg(long)]
     csv: Option<PathBuf>,
     /// Write the results to this file as tables in Markdown
     #[arg(long)]
     table: Option<PathBuf>,
-    /// Draw the results into this file, as SVG
+    /// Draw the results into this file, as SVG: six contenders at most (--only chooses others)
     #[arg(long)]
     plot: Option<PathBuf>,
 }
@@ -177,7 +181,10 @@ fn main() -> ExitCode {
 
 fn measure_and_report(mut options: Options) -> Result<()> {
     options.complete()?;
-    let lines = run(&options);
+    let lines = match &options.from {
+        Some(path) => kept(&options, path)?,
+        None => run(&options),
+    };
     for (path, text) in [(&options.csv, report::csv(&lines)), (&options.table, report::table(&lines))] {
         if let Some(path) = path {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -192,6 +199,20 @@ fn measure_and_report(mut options: Options) -> Result<()> {
         ensure!(!goals.contains("MISSED"), "a goal was missed");
     }
     Ok(())
+}
+
+/// What was measured before, of the structures, keys, shares of writes and contenders that are asked for.
+fn kept(options: &Options, path: &Path) -> Result<Vec<Line>> {
+    let page = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = tables::read(&page).with_context(|| format!("cannot read {}", path.display()))?;
+    lines.retain(|line| {
+        options.structures.iter().any(|structure| structure.name() == line.structure)
+            && options.keys.contains(&line.case.pattern)
+            && options.writes.contains(&line.case.writes)
+            && options.wants(line.contender)
+    });
+    ensure!(!lines.is_empty(), "{} has no such figures", path.display());
+    Ok(lines)
 }
 
 /// Measures everything, saying how far it is.
