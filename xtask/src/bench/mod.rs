@@ -6,6 +6,7 @@
 //! [`report`] prints medians and ratios.
 
 pub mod boot;
+mod chart;
 pub mod linux;
 pub mod nr;
 pub mod path;

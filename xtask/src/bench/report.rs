@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use anyhow::Result;
 
+use super::chart;
 use super::system::{Kind, Shape};
 use super::{Better, Row, Sample};
 
@@ -75,44 +75,8 @@ impl Report {
     pub fn plot(&self, path: &Path) -> Result<()> {
         let bars: Vec<(&str, f64)> =
             self.rows.iter().filter_map(|row| Some((row.name, self.speed(row)?))).collect();
-        let top = bars.iter().map(|(_, speed)| *speed).fold(1.0, f64::max) * 1.15;
-        self.draw(path, &bars, top).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
-    }
-
-    fn draw(&self, path: &Path, bars: &[(&str, f64)], top: f64) -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::new(path, (720, 400)).into_drawing_area();
-        area.fill(&WHITE)?;
-        let caption = format!(
-            "{}, {}, {} core(s): nrk's speed, Linux = 1",
-            self.name, self.shape.nic, self.shape.cores
-        );
-        let mut chart = ChartBuilder::on(&area)
-            .caption(caption, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(30)
-            .y_label_area_size(44)
-            .build_cartesian_2d((0..bars.len()).into_segmented(), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .x_labels(bars.len())
-            .x_label_formatter(&|position| match position {
-                SegmentValue::CenterOf(bar) => {
-                    bars.get(*bar).map_or(String::new(), |(name, _)| (*name).to_string())
-                }
-                _ => String::new(),
-            })
-            .draw()?;
-        chart.draw_series(bars.iter().enumerate().map(|(bar, (_, speed))| {
-            let corners = [(SegmentValue::Exact(bar), 0.0), (SegmentValue::Exact(bar + 1), *speed)];
-            let mut bar = Rectangle::new(corners, RGBColor(70, 110, 170).filled());
-            bar.set_margin(0, 0, 24, 24);
-            bar
-        }))?;
-        let ends = [(SegmentValue::Exact(0), 1.0), (SegmentValue::Exact(bars.len()), 1.0)];
-        chart.draw_series(LineSeries::new(ends, BLACK.stroke_width(2)))?;
-        area.present()?;
-        Ok(())
+        let Shape { nic, cores, .. } = self.shape;
+        chart::draw(path, &format!("{}, {nic}, {cores} core(s): nrk beside Linux", self.name), &bars)
     }
 
     fn measured(&self, kind: Kind) -> bool {
