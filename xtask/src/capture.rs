@@ -2,7 +2,7 @@
 //!
 //! A tap takes frames with a header in front of them, in which virtio-net and vmxnet3 say where a TCP or UDP checksum is to be
 //! filled in. QEMU before 8.0 records that header as a part of the frame; later ones leave it out, and record frames
-//! with an unfinished checksum. Neither is for tshark: [`records`](self::records) tells what would be on a cable.
+//! with an unfinished checksum. Neither is for tshark: `records` tells what would be on a cable.
 
 mod records;
 

@@ -1,7 +1,7 @@
 //! Compares nr with what people use instead, on the machine at hand.
 //!
-//! Every structure is offered by several contenders (`contender`); each case (threads, nodes, share of writes, keys) is
-//! measured for all of them in turn (`measure`), and reported (`report`, `plot`). What was reported is read back by `tables`.
+//! Every structure is offered by several contenders ([`contender`]); each case (threads, nodes, share of writes, keys) is
+//! measured for all of them in turn ([`mod@measure`]), and reported ([`report`], [`mod@plot`]); [`tables`] reads back what was.
 
 mod contender;
 mod data;

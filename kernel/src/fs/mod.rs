@@ -2,7 +2,7 @@
 //!
 //! From the descriptor downwards:
 //! - [`FdTable`] gives numbers to [`OpenFile`]s (position, flags), which hold a [`File`], the object itself;
-//! - [`open`](open()) and the functions of [`tree`] act on names: [`path`] walks them to a [`Location`], a [`Node`] (inode) and the
+//! - [`open::open`] and the functions of [`tree`] act on names: [`path`] walks them to a [`Location`], a [`Node`] (inode) and the
 //!   [`Mount`](mount::Mount) through which it was reached, beginning at the root or current directory of an [`FsContext`];
 //! - nodes are of [`memfs`], or made up as they are asked for: [`proc`] and [`sys`];
 //! - [`special`] finds the object behind a device number or FIFO; [`dev`] has the simplest devices.

@@ -1,6 +1,6 @@
 //! The network: drivers' frames on one side, sockets on the other.
 //!
-//! - [`stack`]: a network stack; [`link`]: a NIC or the loopback; [`route`], [`neighbour`], [`dhcp`]: addresses and ways;
+//! - [`mod@stack`]: a network stack; [`link`]: a NIC or the loopback; [`route`], [`neighbour`], [`dhcp`]: addresses and ways;
 //! - [`input`], [`output`], [`icmp`], [`reassembly`], [`wire`]: packets; [`trace`]: a log line for each;
 //! - [`tcp`], [`udp`], [`raw`]: sockets by protocol; [`ports`], [`options`], [`timers`], [`memory`]: what they share;
 //! - [`unix`]: sockets within the machine;

@@ -15,7 +15,7 @@ pub fn file(path: &CStr) -> i32 {
     must(open(path, libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC))
 }
 
-/// As [`file`], holding `content`, with the offset at its end.
+/// As [`file()`], holding `content`, with the offset at its end.
 #[track_caller]
 pub fn file_with(path: &CStr, content: &[u8]) -> i32 {
     let fd = file(path);

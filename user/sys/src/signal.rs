@@ -78,7 +78,7 @@ pub fn pending() -> u64 {
 /// A case that repeats SIGALRM gives up its watchdog for it; after so many, what it waits for will not come.
 const MANY_ALARMS: usize = 1000;
 
-/// Exit status of a case that got [`MANY_ALARMS`].
+/// Exit status of a case that got a great many alarms.
 pub const OVERDUE: i32 = 124;
 
 static COUNT: [AtomicUsize; 65] = [const { AtomicUsize::new(0) }; 65];

@@ -2,7 +2,7 @@
 //!
 //! - [`system`]: files about the machine; [`sysctl`]: /proc/sys; [`cpuinfo`];
 //! - [`task`]: the directory of a process or thread and its files; [`status`], [`maps`], [`descriptors`]: the longer of them;
-//! - [`net`]: /proc/net, whose files the network stack registers; /proc/nrk, where others register theirs ([`register`]).
+//! - /proc/net, whose files the network stack registers, and /proc/nrk, where others register theirs ([`register`]).
 //!
 //! All are made by functions when they are read; see [`pseudo`](super::pseudo).
 

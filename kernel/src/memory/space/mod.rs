@@ -1,4 +1,4 @@
-//! Address spaces: policy over [`Mappings`](crate::replicated::address_space::Mappings).
+//! Address spaces: policy over [`Mappings`].
 //!
 //! An [`AddressSpace`] is what the threads of a process share. Here it is decided where a mapping goes, what the limits allow, and
 //! how a fault is answered; what is mapped is kept in `replicated/address_space`, behind this space's lock.

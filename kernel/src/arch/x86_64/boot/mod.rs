@@ -1,7 +1,7 @@
 //! From the first instruction to Rust code at its final address.
 //!
 //! [`pvh`] is the entry that QEMU, Cloud Hypervisor and Firecracker jump to; it ends in
-//! [`start`](super::start) with a [`BootInfo`], which is all that the rest of the kernel sees of the boot protocol.
+//! [`start`](super::start()) with a [`BootInfo`], which is all that the rest of the kernel sees of the boot protocol.
 
 mod image;
 mod pvh;
