@@ -5,7 +5,7 @@
 //! the kernel serves them all, the command line chooses, and each guest network is a namespace of its own.
 //!
 //! Names: s00 core, s01 to s03 kernel, s04 networking from user space, s05 user applications, s06 what must not bring the
-//! kernel down, s10 benchmarks. The harness is in xtask (`xtask::guest`, `xtask::namespace`, `xtask::relay`). To add a test, write it in the file of its group; if it needs a main
+//! kernel down, s07 what the documents say, s10 benchmarks. The harness is in xtask (`xtask::guest`, `xtask::namespace`, `xtask::relay`). To add a test, write it in the file of its group; if it needs a main
 //! in the kernel, add that to kernel/src/integration_main.rs under the same name.
 
 mod common;
@@ -22,6 +22,7 @@ mod s05_apps;
 mod s05_transfer;
 mod s06_network;
 mod s06_robust;
+mod s07_documents;
 mod s10_path;
 mod s10_profile;
 mod s10_redis;

@@ -5,11 +5,12 @@
 //!
 //! | Commands, one file each | Parts they are made of |
 //! |---|---|
-//! | [`setup`], [`build`], [`run`], [`test`], [`conformance`], [`bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
+//! | [`setup`], [`build`], [`run`], [`mod@test`], [`conformance`], [`mod@bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
 //! | | [`qemu`], [`accel`], [`cmdline`], [`gdb`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
 //! | | [`relay`], [`capture`], [`monitor`], [`random`]: bad networks, and what a guest sent |
+//! | | [`documents`]: links, commands and recipes of README, CONTRIBUTING and the book |
 //! | | [`workspace`], [`host`], [`process`], [`progress`]: this machine |
 #![deny(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod check;
 pub mod cmdline;
 pub mod conformance;
 pub mod cpio;
+pub mod documents;
 pub mod elf;
 pub mod exit;
 pub mod gdb;

@@ -43,7 +43,7 @@ enum Command {
     },
     /// Count a guest's instructions by function, and draw who calls whom
     Profile(Box<profile::Options>),
-    /// Check format, lints and spelling
+    /// Check format, lints, documentation and spelling
     Check {
         /// Only these checks
         #[arg(value_enum)]

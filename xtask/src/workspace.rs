@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 /// The folder of the workspace.
@@ -16,6 +17,18 @@ pub fn root() -> PathBuf {
 /// The folder that everything built goes to.
 pub fn target() -> PathBuf {
     root().join("target")
+}
+
+/// The files of the tree, as paths from its folder: what git knows, and what it does not ignore.
+pub fn files() -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let output = git.output().context("cannot start git")?;
+    if !output.status.success() {
+        bail!("git does not list the files: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let names = String::from_utf8(output.stdout).context("the name of a file is no UTF-8")?;
+    Ok(names.split_terminator('\0').filter(|name| root().join(name).is_file()).map(String::from).collect())
 }
 
 /// A folder that is removed with the value; below target/, so that even a killed process leaves nothing elsewhere.

@@ -13,7 +13,7 @@ use hw::nic::{Driver, Nic};
 use crate::arch::interrupts::Source;
 
 /// The network drivers, in the order in which they are asked.
-static NETWORK_DRIVERS: [&Driver; 3] = [&virtio_net::DRIVER, &e1000::DRIVER, &vmxnet3::DRIVER];
+static NETWORK_DRIVERS: &[&Driver] = &[&virtio_net::DRIVER, &e1000::DRIVER, &vmxnet3::DRIVER];
 
 /// A network interface that has been started, and the interrupts that it reports by.
 pub struct NetworkDevice {
