@@ -1,10 +1,11 @@
 //! s10: instructions counted by function, with `cargo xtask profile`'s parts.
 
 use anyhow::{Context, Result, ensure};
+use xtask::cmdline::FIXED_ADDRESSES;
 use xtask::exit::Ending;
 use xtask::guest::{Setup, test_kernel};
 use xtask::profile::plugin::{Plugin, WHOLE};
-use xtask::profile::symbols::{FIXED_ADDRESSES, Names};
+use xtask::profile::symbols::Names;
 use xtask::profile::tally::Tally;
 use xtask::workspace;
 

@@ -14,6 +14,9 @@ use anyhow::{Result, bail};
 const ENVIRONMENT: [&str; 2] =
     ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"];
 
+/// The word that has programs loaded at the same addresses each time.
+pub const FIXED_ADDRESSES: &str = "norandmaps";
+
 /// A kernel command line under construction.
 #[derive(Debug, Default, Clone)]
 pub struct Cmdline {
@@ -123,7 +126,7 @@ impl Boot<'_> {
             line.set("tty", format!("{rows}x{columns}"))?;
         }
         if self.fixed_addresses {
-            line.raw("norandmaps");
+            line.raw(FIXED_ADDRESSES);
         }
         for variable in ENVIRONMENT {
             line.set("env", variable)?;

@@ -1,4 +1,5 @@
-//! What a program needs in order to start: its interpreter and its shared libraries, found as ld.so(8) finds them.
+//! What a program needs in order to start: its interpreter and its shared libraries, found as ld.so(8) finds them; and where nrk puts
+//! it.
 //!
 //! The files are read, not run: `ldd` would execute the program's interpreter.
 
@@ -10,11 +11,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use object::LittleEndian;
-use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRTAB, DynamicTag, EM_X86_64, FileHeader64, PT_LOAD};
+use object::elf::{
+    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRTAB, DynamicTag, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD,
+};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 
 type Header = FileHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
+
+const PAGE: u64 = 4096;
+/// Where nrk, like Linux, puts a program that can be put anywhere (`kernel/src/process/exec/load.rs`).
+pub const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 
 /// Where ld.so looks last; the first three are Debian's and Fedora's homes of 64-bit libraries.
 pub const DEFAULT_FOLDERS: [&str; 6] =
@@ -86,6 +93,18 @@ fn string(strings: &[u8], offset: u64) -> Option<String> {
     let bytes = strings.get(usize::try_from(offset).ok()?..)?;
     let end = bytes.iter().position(|b| *b == 0)?;
     String::from_utf8(bytes[..end].to_vec()).ok()
+}
+
+/// By how much nrk moves a program from the addresses in its file, if it does not choose at random.
+pub fn load_offset(data: &[u8]) -> Result<u64> {
+    let header = Header::parse(data)?;
+    if header.e_type(LE) != ET_DYN {
+        return Ok(0);
+    }
+    let loaded = header.program_headers(LE, data)?.iter().filter(|segment| segment.p_type(LE) == PT_LOAD);
+    let start = loaded.clone().map(|segment| segment.p_vaddr(LE)).next().unwrap_or(0);
+    let align = loaded.map(|segment| segment.p_align(LE)).max().unwrap_or(0).max(PAGE);
+    Ok(PROGRAM_BASE.next_multiple_of(align).wrapping_sub(start - start % PAGE))
 }
 
 /// Finds the files that programs need to start on this machine.
@@ -198,6 +217,16 @@ mod tests {
         arm[18] = 183;
         fs::write(&path, arm).unwrap();
         assert!(linkage(&path).is_err());
+    }
+
+    #[test]
+    fn only_what_can_be_put_anywhere_is_moved() {
+        // Cargo's tests can, and are linked to address 0.
+        let mut data = fs::read("/proc/self/exe").unwrap();
+        assert_eq!(load_offset(&data).unwrap(), PROGRAM_BASE);
+        data[16] = 2; // ET_EXEC
+        assert_eq!(load_offset(&data).unwrap(), 0);
+        assert!(load_offset(b"#!/bin/sh").is_err());
     }
 
     #[test]

@@ -1,25 +1,20 @@
 //! What gdb is told about a guest: the kernel's symbols, those of the program where nrk loads it, and where QEMU listens.
 //!
-//! The guest gets `norandmaps` on its command line, so that the place is known: programs that are linked to an address lie there,
-//! and those that can be put anywhere at [`PROGRAM_BASE`]. Its libraries are not known to gdb: /proc/PID/maps shows where they are.
+//! The guest gets `norandmaps` on its command line, so that the place is known, see [`elf::load_offset`]. The libraries of the program
+//! are not known to gdb: /proc/PID/maps shows where they are.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use object::LittleEndian;
-use object::elf::{ET_DYN, FileHeader64, PT_LOAD};
-use object::read::elf::{FileHeader, ProgramHeader};
 
 use crate::qemu::Gdb;
 use crate::watched::Watched;
-use crate::{process, workspace};
+use crate::{elf, process, workspace};
 
-/// Where nrk puts a program that can be put anywhere (`kernel/src/process/exec/load.rs`).
-const PROGRAM_BASE: u64 = 0x5555_5555_4000;
-const PAGE: u64 = 4096;
 /// The port of 127.0.0.1 for a guest that a person debugs.
 pub const PORT: u16 = 1234;
 /// How long QEMU may take to start, and gdb to execute a script.
@@ -44,8 +39,11 @@ impl Session<'_> {
         writeln!(script, "set trust-readonly-sections on")?;
         writeln!(script, "file {}", quoted(self.kernel))?;
         if let Some(program) = self.program {
+            let data = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+            let offset =
+                elf::load_offset(&data).with_context(|| format!("{} is no program", program.display()))?;
             writeln!(script, "set confirm off")?;
-            writeln!(script, "add-symbol-file {} -o {:#x}", quoted(program), load_offset(program)?)?;
+            writeln!(script, "add-symbol-file {} -o {offset:#x}", quoted(program))?;
             writeln!(script, "set confirm on")?;
         }
         match self.server {
@@ -58,7 +56,7 @@ impl Session<'_> {
     /// Has gdb execute commands; returns what it wrote. Its script is left in `folder`.
     pub fn execute(&self, commands: &[&str], folder: &Path) -> Result<String> {
         let script = folder.join("script.gdb");
-        std::fs::write(&script, self.script()? + &commands.join("\n") + "\n")?;
+        fs::write(&script, self.script()? + &commands.join("\n") + "\n")?;
         if let Gdb::Socket(path) = self.server {
             await_socket(path)?;
         }
@@ -82,24 +80,6 @@ fn await_socket(path: &Path) -> Result<()> {
 fn quoted(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// By how much nrk moves a program from the addresses in its file, when it does not choose at random.
-pub fn load_offset(program: &Path) -> Result<u64> {
-    let data = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    offset_of(&data).with_context(|| format!("{} is no program", program.display()))
-}
-
-fn offset_of(data: &[u8]) -> Result<u64> {
-    let header = FileHeader64::<LittleEndian>::parse(data)?;
-    if header.e_type(LittleEndian) != ET_DYN {
-        return Ok(0);
-    }
-    let segments = header.program_headers(LittleEndian, data)?;
-    let loaded = segments.iter().filter(|segment| segment.p_type(LittleEndian) == PT_LOAD);
-    let start = loaded.clone().map(|segment| segment.p_vaddr(LittleEndian)).next().unwrap_or(0);
-    let align = loaded.map(|segment| segment.p_align(LittleEndian)).max().unwrap_or(0).max(PAGE);
-    Ok(PROGRAM_BASE.next_multiple_of(align).wrapping_sub(start - start % PAGE))
 }
 
 /// The script's place for a guest that a person debugs.
@@ -126,14 +106,5 @@ mod tests {
         assert!(lines.contains(&program.as_str()), "{script}");
         assert_eq!(lines.last(), Some(&"target remote 127.0.0.1:1234"));
         assert!(session(None, &Gdb::Socket("/s".into())).ends_with("\ntarget remote /s\n"));
-    }
-
-    #[test]
-    fn only_what_can_be_moved_is_moved() {
-        let mut data = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(offset_of(&data).unwrap(), PROGRAM_BASE);
-        data[16] = 2; // ET_EXEC
-        assert_eq!(offset_of(&data).unwrap(), 0);
-        assert!(offset_of(b"#!/bin/sh").is_err() && load_offset(Path::new("/does/not/exist")).is_err());
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::build::Profile;
-use crate::{run, setup, workspace};
+use crate::{cmdline, run, setup, workspace};
 use plugin::Plugin;
 use symbols::Names;
 use tally::Tally;
@@ -57,7 +57,7 @@ pub fn run(options: Options) -> Result<u8> {
     plugin.count_from_user_mode()?;
     guest.qemu.push(run::Words(plugin.options().into()));
     guest.release = true;
-    guest.cmdline = format!("{} {}", symbols::FIXED_ADDRESSES, guest.cmdline);
+    guest.cmdline = format!("{} {}", cmdline::FIXED_ADDRESSES, guest.cmdline);
     let program = guest.program.first().map_or_else(run::default_program, PathBuf::from);
     let status = run::run(guest)?;
     let names = Names::read(&Profile::Release.image(), &program, options.user)?;

@@ -12,11 +12,10 @@ use tempfile::TempDir;
 
 use super::linux::LinuxKernel;
 use super::pong;
-use crate::cmdline::Boot;
+use crate::cmdline::{self, Boot};
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
 use crate::profile::plugin::Plugin;
-use crate::profile::symbols;
 use crate::qemu::{Machine, Nic, tap_netdev};
 use crate::run::{REDIS_ARGUMENTS, default_program};
 use crate::watched::Watched;
@@ -122,7 +121,7 @@ impl System {
     /// Has the guest's instructions counted, with programs at fixed addresses.
     pub fn profiled(mut self, plugin: &Plugin) -> Self {
         self.machine.extra.extend(plugin.options());
-        let mut words = OsString::from(symbols::FIXED_ADDRESSES);
+        let mut words = OsString::from(cmdline::FIXED_ADDRESSES);
         words.push(" ");
         words.push(&self.machine.cmdline);
         self.machine.cmdline = words;

@@ -7,10 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SymbolKind};
 
-use crate::gdb::load_offset;
+use crate::elf;
 
-/// The word of the kernel's command line that has programs loaded at the same addresses each time.
-pub const FIXED_ADDRESSES: &str = "norandmaps";
 /// Addresses from here on are the kernel's.
 const KERNEL: u64 = 1 << 63;
 
@@ -84,7 +82,7 @@ impl Functions {
 fn functions(path: &Path) -> Result<Functions> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF file", path.display()))?;
-    let base = load_offset(path)?;
+    let base = elf::load_offset(&bytes)?;
     let code: HashSet<_> = file
         .sections()
         .filter(|section| section.kind() == SectionKind::Text)
@@ -103,12 +101,12 @@ fn functions(path: &Path) -> Result<Functions> {
         let name = symbol.name().unwrap_or_default();
         if is_code && !name.is_empty() && !name.starts_with(".L") {
             let name = format!("{:#}", rustc_demangle::demangle(name));
-            functions.names.entry(base + symbol.address()).or_insert(name);
+            functions.names.entry(base.wrapping_add(symbol.address())).or_insert(name);
         }
     }
     let ends = || file.segments().map(|segment| (segment.address(), segment.address() + segment.size()));
     let (start, end) = (ends().map(|(start, _)| start).min(), ends().map(|(_, end)| end).max());
-    functions.range = base + start.unwrap_or(0)..base + end.unwrap_or(0);
+    functions.range = base.wrapping_add(start.unwrap_or(0))..base.wrapping_add(end.unwrap_or(0));
     Ok(functions)
 }
 
@@ -149,10 +147,6 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let functions = functions(&program).unwrap();
         let main = functions.names.iter().find(|(_, name)| *name == "main").unwrap();
-        assert!(
-            functions.range.contains(main.0) && *main.0 > load_offset(&program).unwrap(),
-            "{:#x}",
-            main.0
-        );
+        assert!(functions.range.contains(main.0) && *main.0 > elf::PROGRAM_BASE, "{:#x}", main.0);
     }
 }
