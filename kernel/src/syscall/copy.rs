@@ -61,7 +61,6 @@ impl<'a> Side<'a> {
                 let mut buf = WriteBuf::kernel(bytes);
                 match transfer::write_once(thread, self.file, &mut buf) {
                     Err(Errno::EAGAIN) => self.write(thread, bytes).await,
-                    Err(_) if buf.done() > 0 => Ok(buf.done()),
                     result => result,
                 }
             }

@@ -154,9 +154,5 @@ pub async fn tee(c: &mut Caller<'_>, from_fd: i32, to_fd: i32, count: usize, fla
     let mut bytes = buffer(clamp_count(count).min(PIECE))?;
     let mut peek = || source.peek(&mut ReadBuf::kernel(&mut bytes));
     let len = wait(c.thread, &from, Events::IN, nonblocking, &mut peek).await?;
-    let mut buf = WriteBuf::kernel(&bytes[..len]);
-    match transfer::write_once(c.thread, &to, &mut buf) {
-        Err(_) if buf.done() > 0 => Ok(buf.done()),
-        result => result,
-    }
+    transfer::write_once(c.thread, &to, &mut WriteBuf::kernel(&bytes[..len]))
 }

@@ -83,23 +83,32 @@ enum Next {
     Yield,
 }
 
-fn decide<B: Buffer>(thread: &Thread, file: &OpenFile, buf: &mut B, result: SysResult, wait: bool) -> Next {
+fn decide<B: Buffer>(
+    thread: &Thread,
+    file: &OpenFile,
+    buf: &mut B,
+    result: SysResult,
+    moved: usize,
+    wait: bool,
+) -> Next {
     match result {
         Ok(_) if buf.remaining() == 0 => Next::Done(Ok(buf.done())),
         Ok(_) | Err(Errno::EFAULT) if buf.faulted() => match buf.resolve_fault(&thread.space()) {
             Ok(()) => Next::Again,
-            Err(error) => Next::Done(done_or(buf, error)),
+            Err(error) => Next::Done(moved_or(moved, error)),
         },
         Ok(moved) if file.is_seekable() && moved >= TRANSFER_MAX => Next::Yield,
         Ok(moved) if B::WRITE && wait && moved > 0 && !file.is_seekable() => Next::Again,
         Ok(_) => Next::Done(Ok(buf.done())),
         Err(Errno::EAGAIN) if wait && file.file.wait_queue().is_some() => Next::Wait,
-        Err(error) => Next::Done(done_or(buf, error)),
+        Err(error) => Next::Done(moved_or(moved, error)),
     }
 }
 
-fn done_or<B: Buffer>(buf: &B, error: Errno) -> SysResult {
-    if buf.done() > 0 { Ok(buf.done()) } else { Err(error) }
+/// An error after something was moved is for the next call. Moved is what a step said: what a failed step took out of
+/// the buffer, to pass it on whole or not at all, went nowhere.
+fn moved_or(moved: usize, error: Errno) -> SysResult {
+    if moved > 0 { Ok(moved) } else { Err(error) }
 }
 
 async fn run<B: Buffer>(
@@ -110,8 +119,10 @@ async fn run<B: Buffer>(
     mut step: impl FnMut(&mut B) -> SysResult,
 ) -> SysResult {
     let mut result = step(buf);
+    let mut moved = 0;
     loop {
-        match decide(thread, file, buf, result, wait) {
+        moved += result.unwrap_or(0);
+        match decide(thread, file, buf, result, moved, wait) {
             Next::Done(result) => return result,
             Next::Again => result = step(buf),
             Next::Yield => {
@@ -124,11 +135,11 @@ async fn run<B: Buffer>(
                 result = step(buf);
             }
             Next::Wait => {
-                let Some(queue) = file.file.wait_queue() else { return done_or(buf, Errno::EAGAIN) };
+                let Some(queue) = file.file.wait_queue() else { return moved_or(moved, Errno::EAGAIN) };
                 let deadline = file.file.timeout(B::WRITE).map(|time| arch::now().saturating_add(time));
                 result = block_on(thread, queue, B::EVENTS, deadline, || step(buf)).await;
                 if matches!(result, Err(Errno::EAGAIN | Errno::ERESTARTSYS)) {
-                    return result.or_else(|error| done_or(buf, error));
+                    return result.or_else(|error| moved_or(moved, error));
                 }
             }
         }
@@ -233,6 +244,37 @@ mod tests {
 
         fn stat(&self) -> Stat {
             Stat::default()
+        }
+    }
+
+    /// Takes what is written whole and refuses it: a full datagram socket, a setting that does not take the value.
+    struct Refuses(Errno, WaitQueue);
+
+    impl File for Refuses {
+        fn write(&self, _offset: u64, buf: &mut WriteBuf<'_>) -> SysResult {
+            buf.pull(&mut [0; 64]);
+            Err(self.0)
+        }
+
+        fn wait_queue(&self) -> Option<&WaitQueue> {
+            Some(&self.1)
+        }
+
+        fn stat(&self) -> Stat {
+            Stat::default()
+        }
+    }
+
+    #[test]
+    fn what_a_file_refuses_is_not_written_though_it_was_looked_at() {
+        for error in [Errno::EAGAIN, Errno::EINVAL] {
+            let thread = process().leader().unwrap();
+            let file = OpenFile::new(Arc::new(Refuses(error, WaitQueue::new())), OpenFlags::RDWR);
+            file.set_flags(OpenFlags::NONBLOCK);
+            let running = run_as_thread(thread.clone(), async move {
+                write(&thread, &file, &mut WriteBuf::kernel(b"abc"), |buf| file.write(buf)).await
+            });
+            assert_eq!(running.result(), Some(Err(error)));
         }
     }
 
