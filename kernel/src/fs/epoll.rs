@@ -151,9 +151,9 @@ impl Wake for Item {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(epoll) = self.epoll.upgrade() else { return };
-        if self.list(&epoll) {
-            epoll.queue.wake(Events::IN);
-        }
+        self.list(&epoll);
+        // Also when it was listed: to who watches this instance for edges, each event is one.
+        epoll.queue.wake(Events::IN);
     }
 }
 

@@ -162,6 +162,20 @@ mod tests {
     }
 
     #[test]
+    fn each_event_of_an_instance_that_is_ready_already_is_an_edge() {
+        let (outer, inner) = (instance(), instance());
+        let counter = OpenFile::new(Arc::new(EventFd::new(0, false)), OpenFlags::RDWR);
+        watch(&inner, &counter).unwrap();
+        let edge = Event { events: Events::IN.bits() | super::super::Mode::EDGE.bits(), data: 0 };
+        of(&outer).add(7, &inner, edge).unwrap();
+        let bump = || counter.file.write(0, &mut crate::uaccess::WriteBuf::kernel(&1u64.to_ne_bytes()));
+        bump().unwrap();
+        assert_eq!((ready(&outer), ready(&outer)), (1, 0));
+        bump().unwrap();
+        assert_eq!((ready(&outer), ready(&outer)), (1, 0));
+    }
+
+    #[test]
     fn an_event_is_told_through_an_instance_that_was_looked_at_in_vain() {
         struct Count(AtomicUsize);
         impl Wake for Count {

@@ -13,7 +13,7 @@ use crate::transcript::{Transcript, ok};
 section!("epoll":
     create, control_errors, level, edge, edge_write_side, oneshot, modify, removal, close_removes,
     dup_keeps, data_and_order, max_events, round_robin, timeouts, wakes, hangup, socket_hangup, nested,
-    nested_loops, files, exclusive, interrupted, mask, poll_of_epoll, wait_errors, shared_with_child,
+    nested_edges, nested_loops, files, exclusive, interrupted, mask, poll_of_epoll, wait_errors, shared_with_child,
     epoll_pwait2,
 );
 
@@ -293,6 +293,16 @@ fn nested(t: Transcript) {
     let child = Child::spawn(|| status(wait_max(outer, 8, -1) == Ok(vec!["2:IN".to_owned()])));
     must(write(writer, b"x"));
     t.say("wakes", child.wait());
+}
+
+fn nested_edges(t: Transcript) {
+    let (outer, inner, (reader, writer)) = (epoll(), epoll(), pipe(0));
+    must(control(inner, EPOLL_CTL_ADD, reader, EPOLLIN, 1));
+    must(control(outer, EPOLL_CTL_ADD, inner, EPOLLIN | EPOLLET, 2));
+    must(write(writer, b"x"));
+    t.say("once", (ready(outer), ready(outer)));
+    must(write(writer, b"x"));
+    t.say("another event while it is ready", (ready(outer), ready(outer)));
 }
 
 fn nested_loops(t: Transcript) {
