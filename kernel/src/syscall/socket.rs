@@ -488,7 +488,8 @@ async fn receive(
     flags: MessageFlags,
 ) -> Result<(usize, Received), Errno> {
     let socket = open.socket()?;
-    let waits = open.waits(flags);
+    // What comes too late for the queue of errors comes with the next call: it is not waited for.
+    let waits = open.waits(flags) && !flags.contains(MessageFlags::ERRQUEUE);
     let deadline = if waits { deadline(socket.protocol.options().receive_timeout) } else { None };
     let whole =
         socket.is_stream() && flags.contains(MessageFlags::WAITALL) && !flags.contains(MessageFlags::PEEK);

@@ -18,6 +18,7 @@ section!("udp":
     datagrams, source_address, borders, truncation, empty, connected, filter, refused, disconnect,
     destination, too_large, not_waiting, poll_states, wakes, names_of_ends, address_in_use, sharing,
     queue_drops, readable_bytes, many_at_once, errors, peek_keeps_source, shutdown,
+    no_errors_queued,
 );
 
 /// A socket bound to a loopback port, which gives up reading after two seconds, and the port.
@@ -30,6 +31,12 @@ fn bound() -> (i32, u16) {
 
 fn send_to(fd: i32, bytes: &[u8], port: u16) -> user_sys::Res {
     sys!(sendto, fd, bytes, bytes.len(), 0, &loopback(port), LENGTH)
+}
+
+/// The queue of errors is never waited for.
+fn no_errors_queued(t: Transcript) {
+    let (receiver, _) = bound();
+    t.say("nothing queued", recv(receiver, 10, libc::MSG_ERRQUEUE));
 }
 
 fn datagrams(t: Transcript) {
