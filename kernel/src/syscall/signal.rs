@@ -129,10 +129,10 @@ async fn wait_for_signal(
     if let Some(info) = thread.take_signal_of(wanted) {
         return Ok(info);
     }
-    let blocked = thread.change_mask(MaskChange::Unblock, wanted);
+    thread.begin_wait(wanted);
     let end = sleep(thread, deadline).await;
     let taken = thread.take_signal_of(wanted);
-    thread.change_mask(MaskChange::Set, blocked);
+    thread.end_wait();
     taken.ok_or(if end == Errno::EAGAIN { Errno::EAGAIN } else { Errno::EINTR })
 }
 
@@ -285,6 +285,29 @@ mod tests {
     fn with_caller<R>(thread: &Arc<Thread>, with: impl FnOnce(&mut Caller<'_>) -> R) -> R {
         let mut context = UserContext::new(0x40_0000, 0x7000);
         with(&mut Caller { thread, context: &mut context, space: thread.space() })
+    }
+
+    #[test]
+    fn a_signal_that_is_ignored_by_default_ends_the_wait_for_it() {
+        for (blocked, taken) in [(true, Some(Ok(Signal::CHLD))), (false, None)] {
+            let process = process();
+            let thread = process.leader().unwrap();
+            let wanted = SignalSet::of(&[Signal::CHLD]);
+            if blocked {
+                thread.change_mask(MaskChange::Block, wanted);
+            }
+            let waiting = thread.clone();
+            let running = run_as_thread(thread.clone(), async move {
+                wait_for_signal(&waiting, wanted, None).await.map(|info| info.signal())
+            });
+            assert_eq!(running.result(), None);
+            process.send_signal(SignalInfo::kernel(Signal::CHLD)).unwrap();
+            assert_eq!(running.result(), taken);
+            assert!(thread.pending().is_empty());
+            if blocked {
+                assert_eq!(thread.blocked(), wanted);
+            }
+        }
     }
 
     #[test]

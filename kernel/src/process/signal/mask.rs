@@ -144,6 +144,20 @@ impl Thread {
         old
     }
 
+    /// Unblocks `wanted` for a wait, so that who sends one of them wakes this thread. Ends with [`end_wait`](Self::end_wait).
+    pub fn begin_wait(&self, wanted: SignalSet) {
+        let mut own = self.signals.lock();
+        own.blocked_before_wait = own.blocked;
+        drop(own);
+        self.change_mask(MaskChange::Unblock, wanted);
+    }
+
+    /// Goes back to the mask from before the wait.
+    pub fn end_wait(&self) {
+        let mask = core::mem::take(&mut self.signals.lock().blocked_before_wait);
+        self.change_mask(MaskChange::Set, mask);
+    }
+
     /// Has another thread look at signals of the process that this one has just blocked.
     pub(super) fn hand_over(&self, group: &ThreadGroup, blocked: SignalSet) {
         let mut orphaned = group.shared.set().intersection(blocked);

@@ -38,6 +38,8 @@ pub struct ThreadSignals {
     pub(super) blocked: SignalSet,
     /// The mask to go back to, while `blocked` is a temporary one (rt_sigsuspend, ppoll, ...).
     pub(super) saved: Option<SignalSet>,
+    /// What was blocked before a wait for signals (rt_sigtimedwait) unblocked some, so that they wake it.
+    pub(super) blocked_before_wait: SignalSet,
     /// The stack for handlers that ask for it.
     pub(super) alternate: AlternateStack,
 }
@@ -45,7 +47,19 @@ pub struct ThreadSignals {
 impl ThreadSignals {
     /// Nothing pending, `blocked` as mask.
     pub fn new(blocked: SignalSet) -> Self {
-        Self { pending: Pending::new(), blocked, saved: None, alternate: AlternateStack::default() }
+        Self {
+            pending: Pending::new(),
+            blocked,
+            saved: None,
+            blocked_before_wait: SignalSet::default(),
+            alternate: AlternateStack::default(),
+        }
+    }
+
+    /// Whether `signal` stays pending although it would come to nothing if it were taken now: its action may change before it
+    /// is, or somebody waits for it.
+    pub(super) fn keeps(&self, signal: Signal) -> bool {
+        self.blocked.union(self.blocked_before_wait).contains(signal)
     }
 }
 

@@ -126,12 +126,12 @@ impl Process {
         }
     }
 
-    /// Whether `signal` comes to nothing: it is ignored, or would end the first process, and is not blocked (a blocked one stays
-    /// pending, since its action may change before it is taken).
+    /// Whether `signal` comes to nothing: it is ignored, or would end the first process, and is not kept pending all the same
+    /// ([`ThreadSignals::keeps`](super::ThreadSignals)).
     fn drops(&self, target: &Thread, signal: Signal) -> bool {
         let action = self.actions().get(signal);
         let ignored = action.ignores(signal) || (self.is_init() && action.handler == DEFAULT);
-        ignored && !target.blocked().contains(signal)
+        ignored && !target.signals.lock().keeps(signal)
     }
 }
 

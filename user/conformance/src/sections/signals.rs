@@ -19,7 +19,7 @@ section!("signals":
     handler, action_errors, action_reports, ignore, masks, mask_errors, blocked_then_delivered,
     delivery_order, standard_ones_merge, real_time_ones_queue, queue_value, queue_errors, handler_mask,
     no_defer, reset_hand, restart_read, interrupt_read, interrupted_calls, suspend, timed_wait,
-    timed_wait_values, wait_errors, kill_errors, tgkill, pause, stop_clears_continue, exec_of_default,
+    timed_wait_values, timed_wait_ignored, wait_errors, kill_errors, tgkill, pause, stop_clears_continue, exec_of_default,
 );
 
 pub fn own() -> i32 {
@@ -372,6 +372,18 @@ fn timed_wait_values(t: Transcript) {
     // SAFETY: the signal was queued with a value.
     let value = unsafe { got.si_value() }.sival_ptr as usize;
     t.say("code and value", (got.si_code, value));
+}
+
+/// What is ignored by default is not lost while it is waited for.
+fn timed_wait_ignored(t: Transcript) {
+    block(&[SIGCHLD, libc::SIGWINCH]);
+    let child = Child::spawn(|| 0);
+    t.say("a child's end", sys!(rt_sigtimedwait, &set(&[SIGCHLD]), 0, &timespec(10, 0), 8));
+    t.say("child", child.wait());
+    let us = own();
+    let child = Child::spawn(|| must(sys!(kill, us, libc::SIGWINCH)));
+    t.say("sent by a child", sys!(rt_sigtimedwait, &set(&[libc::SIGWINCH]), 0, &timespec(10, 0), 8));
+    t.say("child", child.wait());
 }
 
 fn wait_errors(t: Transcript) {
