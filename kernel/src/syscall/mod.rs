@@ -21,6 +21,8 @@ mod pidfd;
 mod poll;
 mod prctl;
 mod process;
+#[cfg(test)]
+mod readiness;
 mod resource;
 mod sched;
 mod signal;

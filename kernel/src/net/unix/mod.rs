@@ -3,6 +3,9 @@
 //!
 //! What is sent goes straight into the queue of the receiver ([`queue`]). The two ends of a connection know each
 //! other weakly, so that each lives exactly as long as its descriptors. // Lock order: no two sockets are locked at once.
+//!
+//! Whether more may be sent is a question to the receiver's queue ([`has_space`]), asked alike by poll(2) and by who
+//! takes something out and wakes the senders: the peer of a connection, and of datagrams those who were told "no".
 
 mod name;
 mod protocol;
@@ -11,7 +14,7 @@ mod queue;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 pub use protocol::UnixProtocol;
 use queue::{Files, Queue, Taken};
@@ -24,7 +27,7 @@ use super::socket::message::PeerCredentials;
 use super::tcp::Shutdown;
 use crate::errno::{Errno, SysResult};
 use crate::sched::{Events, WaitQueue};
-use crate::sync::{RwSpinLock, SpinLock};
+use crate::sync::{RwSpinLock, SpinLock, SpinLockGuard};
 use crate::uaccess::{ReadBuf, WriteBuf};
 
 /// Bytes that may wait for a receiver (Linux: `wmem_default` of the sender).
@@ -70,8 +73,14 @@ struct Inner {
     shut_read: bool,
     shut_write: bool,
     scratch: Scratch,
-    /// Those who found the queue full, to be told when it is not.
-    starved: Vec<Weak<UnixSocket>>,
+    /// Those who found no space in the queue, or no place in the backlog, to be told when there is.
+    starved: Vec<Starved>,
+}
+
+/// Who found no space, and its limit (`SO_SNDBUF`).
+struct Starved {
+    socket: Weak<UnixSocket>,
+    limit: usize,
 }
 
 /// A unix-domain socket.
@@ -79,8 +88,6 @@ pub struct UnixSocket {
     socket_type: Type,
     me: Weak<Self>,
     wait: WaitQueue,
-    /// Bytes in the queue, readable without the lock.
-    pending: AtomicUsize,
     /// No descriptor refers to it any more. Changes under the lock.
     closed: AtomicBool,
     inner: SpinLock<Inner>,
@@ -99,7 +106,6 @@ impl UnixSocket {
             socket_type,
             me: me.clone(),
             wait: WaitQueue::new(),
-            pending: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             inner: SpinLock::new(Inner {
                 role: Role::Idle,
@@ -219,7 +225,15 @@ impl UnixSocket {
         let mut inner = self.inner.lock();
         inner.role = Role::Connected(Arc::downgrade(target));
         inner.peer_name = peer_name;
+        drop(inner);
+        self.wait.wake(WRITABLE);
         Ok(())
+    }
+
+    /// A datagram socket loses its peer.
+    fn disconnect(&self) {
+        self.inner.lock().role = Role::Idle;
+        self.wait.wake(WRITABLE);
     }
 
     fn connect_stream(&self, listener: &Arc<Self>, who: PeerCredentials) -> Result<(), Errno> {
@@ -242,9 +256,7 @@ impl UnixSocket {
         let (name, owner, options) = (there.own_name.clone(), there.owner, there.options.clone());
         let Role::Listener { backlog, ready } = &mut there.role else { return Err(Errno::ECONNREFUSED) };
         if ready.len() > *backlog || ready.try_reserve(1).is_err() {
-            if there.starved.try_reserve(1).is_ok() {
-                there.starved.push(self.me.clone());
-            }
+            there.note_starved(&self.me, 0);
             return Err(Errno::EAGAIN);
         }
         ready.push_back(server.clone());
@@ -332,11 +344,9 @@ impl UnixSocket {
         }
         let room = limit.saturating_sub(there.queue.bytes());
         if room == 0 {
-            there.note_starved(&self.me);
             return Err(Errno::EAGAIN);
         }
         let written = there.queue.write(buf, room, sender, Files::new(files)?)?;
-        peer.pending.store(there.queue.bytes(), Ordering::Relaxed);
         drop(there);
         peer.wait.wake(READABLE);
         Ok(written)
@@ -359,21 +369,19 @@ impl UnixSocket {
         inner.scratch.gather(buf)?;
         let (data, from) = (inner.scratch.take(), inner.own_name.clone());
         drop(inner);
-        let length = data.len();
+        let (length, limit) = (data.len(), self.limit());
         let mut there = target.inner.lock();
         if target.is_closed() || there.shut_read {
             return Err(if self.is_connection() { Errno::EPIPE } else { Errno::ECONNREFUSED });
         }
-        let full = there.queue.messages() >= MESSAGES
-            || (there.queue.messages() > 0 && there.queue.bytes() + length > BUFFER);
-        if full {
-            there.note_starved(&self.me);
+        let fits = there.queue.messages() == 0 || there.queue.bytes() + length <= BUFFER;
+        if !(fits && there.queue.messages() < MESSAGES) && !has_space(target.load(&there), limit) {
+            there.note_starved(&self.me, limit);
             drop(there);
             self.inner.lock().scratch.put_back(data);
             return Err(Errno::EAGAIN);
         }
         there.queue.push(data, sender, from, Files::new(files)?)?;
-        target.pending.store(there.queue.bytes(), Ordering::Relaxed);
         drop(there);
         target.wait.wake(READABLE);
         Ok(length)
@@ -398,12 +406,9 @@ impl UnixSocket {
             _ => inner.queue.pop(buf, peek)?,
         };
         if let Some(taken) = taken {
-            self.pending.store(inner.queue.bytes(), Ordering::Relaxed);
-            // A writer is told when there is room worth a wake.
-            let roomy = inner.queue.bytes() <= BUFFER / 2 && inner.queue.messages() < MESSAGES;
-            let starved = if roomy { core::mem::take(&mut inner.starved) } else { Vec::new() };
-            drop(inner);
-            feed(starved);
+            if !peek {
+                self.tell_senders(inner);
+            }
             return Ok(Some(taken));
         }
         if let Some(error) = inner.error.take() {
@@ -413,6 +418,31 @@ impl UnixSocket {
         if ended { Ok(None) } else { Err(Errno::EAGAIN) }
     }
 
+    /// How full the queue is: its bytes, or more than any limit when there are too many messages (`unix_recvq_full`).
+    fn load(&self, inner: &Inner) -> usize {
+        let full = self.socket_type != Type::Stream && inner.queue.messages() >= MESSAGES;
+        if full { usize::MAX } else { inner.queue.bytes() }
+    }
+
+    /// After something was taken out of the queue: wakes those who now find space.
+    fn tell_senders(&self, mut inner: SpinLockGuard<'_, Inner>) {
+        let load = self.load(&inner);
+        match &inner.role {
+            Role::Connected(peer) if self.is_connection() => {
+                let peer = peer.upgrade();
+                drop(inner);
+                if let Some(peer) = peer.filter(|peer| has_space(load, peer.limit())) {
+                    peer.wait.wake(WRITABLE);
+                }
+            }
+            _ => {
+                let fed = inner.starved.extract_if(.., |entry| has_space(load, entry.limit)).collect();
+                drop(inner);
+                feed(fed);
+            }
+        }
+    }
+
     fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
         let mut inner = self.inner.lock();
         if let (true, Role::Idle | Role::Listener { .. }) = (self.is_connection(), &inner.role) {
@@ -420,7 +450,9 @@ impl UnixSocket {
         }
         inner.shut_read |= how.reads();
         inner.shut_write |= how.writes();
+        let starved = core::mem::take(&mut inner.starved);
         drop(inner);
+        feed(starved);
         if self.is_connection()
             && let Ok(peer) = self.peer()
         {
@@ -477,8 +509,19 @@ impl UnixSocket {
         }
     }
 
+    /// Whether poll(2) says that more may be sent to `peer`. Who is told "no" hears of it when that changes.
+    fn may_send_to(&self, peer: &Arc<Self>, limit: usize) -> bool {
+        let mut there = peer.inner.lock();
+        let space = has_space(peer.load(&there), limit);
+        if !space && !self.is_connection() {
+            there.note_starved(&self.me, limit);
+        }
+        space
+    }
+
     fn poll(&self) -> Events {
-        let peer = self.peer();
+        let (peer, limit) = (self.peer(), self.limit());
+        let writable = peer.as_ref().map_or(true, |peer| self.may_send_to(peer, limit));
         let inner = self.inner.lock();
         let mut events = if inner.error.is_some() { Events::ERR } else { Events::empty() };
         if let Role::Listener { ready, .. } = &inner.role {
@@ -496,9 +539,7 @@ impl UnixSocket {
         if inner.queue.messages() > 0 {
             events |= READABLE;
         }
-        // A quarter, as Linux has it (`unix_writable`).
-        let quarter = inner.options.send_buffer.unwrap_or(BUFFER) / 4;
-        if peer.map_or(true, |peer| peer.pending.load(Ordering::Relaxed) <= quarter) {
+        if writable {
             events |= WRITABLE;
         }
         events
@@ -513,15 +554,22 @@ impl Inner {
         }
     }
 
-    fn note_starved(&mut self, socket: &Weak<UnixSocket>) {
-        let known = self.starved.iter().any(|other| other.ptr_eq(socket));
-        if !known && self.starved.try_reserve(1).is_ok() {
-            self.starved.push(socket.clone());
+    fn note_starved(&mut self, socket: &Weak<UnixSocket>, limit: usize) {
+        if let Some(known) = self.starved.iter_mut().find(|known| known.socket.ptr_eq(socket)) {
+            known.limit = limit;
+        } else if self.starved.try_reserve(1).is_ok() {
+            self.starved.push(Starved { socket: socket.clone(), limit });
         }
     }
 }
 
+/// Whether a sender with `limit` finds space worth a wake in a queue with this load: a quarter of it, as Linux has it
+/// (`unix_writable`).
+fn has_space(load: usize, limit: usize) -> bool {
+    load <= limit / 4
+}
+
 /// Tells those who found no room that there is some.
-fn feed(starved: Vec<Weak<UnixSocket>>) {
-    starved.iter().filter_map(Weak::upgrade).for_each(|socket| socket.wait.wake(WRITABLE));
+fn feed(starved: Vec<Starved>) {
+    starved.iter().filter_map(|entry| entry.socket.upgrade()).for_each(|socket| socket.wait.wake(WRITABLE));
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::net as abi;
 
-use super::{Type, UnixSocket};
+use super::{Type, UnixSocket, WRITABLE};
 use crate::errno::{Errno, SysResult};
 use crate::net::options::Options;
 use crate::net::socket::address::UnixName;
@@ -75,7 +75,7 @@ impl Protocol for UnixProtocol {
 
     fn connect(&self, to: &SocketAddress, _who: &Credentials) -> Result<(), Errno> {
         if *to == SocketAddress::Unspecified && self.0.socket_type == Type::Datagram {
-            self.0.inner.lock().role = super::Role::Idle;
+            self.0.disconnect();
             return Ok(());
         }
         self.0.connect(name(to)?, current_sender())
@@ -143,6 +143,8 @@ impl Protocol for UnixProtocol {
 
     fn change_options(&self, change: &mut dyn FnMut(&mut Options)) {
         change(&mut self.0.inner.lock().options);
+        // A larger send buffer may be what a writer waits for.
+        self.0.wait.wake(WRITABLE);
     }
 
     fn set_inode(&self, inode: Inode) {
@@ -184,7 +186,6 @@ mod tests {
 
     const ME: PeerCredentials = PeerCredentials { pid: 7, uid: 1, gid: 2 };
     const READABLE: Events = Events::IN.union(Events::RDNORM);
-    const WRITABLE: Events = Events::OUT.union(Events::WRNORM);
 
     fn kind(socket_type: u32) -> Kind {
         Kind { family: abi::AF_UNIX, socket_type, protocol: 0 }

@@ -23,7 +23,7 @@ section!("unix":
     datagrams, datagram_rules, packets, end_of_stream, broken, credentials, pass_one, pass_many,
     pass_and_close, pass_a_socket, pass_across_fork, pass_errors, little_room, close_on_exec,
     borders_of_rights, unclaimed, backlog, not_waiting, blocked_writer, file_stays, listen_and_accept,
-    poll_full, stream_peek,
+    poll_full, poll_half_full, full_datagrams, stream_peek,
 );
 
 /// A unix address with this path, and its length.
@@ -517,6 +517,48 @@ fn poll_full(t: Transcript) {
     t.say("full", (state(a), state(b)));
     while read_text(b, 65536).is_ok() {}
     t.say("drained", (state(a), state(b)));
+}
+
+/// A reader that takes a little at a time: who waits to write is woken when poll(2) would say so.
+fn poll_half_full(t: Transcript) {
+    let (a, b) = unix_pair(SOCK_STREAM);
+    let writer = Child::spawn(|| {
+        must(close(b));
+        must(sys!(fcntl, a, libc::F_SETFL, libc::O_NONBLOCK));
+        let mut left = 1 << 20;
+        while left > 0 {
+            match write(a, &[0; 8192]) {
+                Ok(count) => left -= count.min(left),
+                Err(_) => {
+                    let mut entry = libc::pollfd { fd: a, events: libc::POLLOUT, revents: 0 };
+                    must(sys!(poll, &mut entry, 1, -1));
+                }
+            }
+        }
+        0
+    });
+    must(close(a));
+    let mut total = 0;
+    while let Ok(count @ 1..) = sys!(read, b, &mut [0_u8; 8192], 8192) {
+        total += count;
+    }
+    t.say("one MiB", (writer.wait(), total));
+}
+
+/// What does not fit is refused, also by write(2).
+fn full_datagrams(t: Transcript) {
+    for (name, kind) in [("datagram", SOCK_DGRAM), ("packets", SOCK_SEQPACKET)] {
+        let (a, b) = unix_pair(kind | libc::SOCK_NONBLOCK);
+        let mut sent = 0;
+        let refused = loop {
+            match write(a, b"0123456789") {
+                Ok(_) if sent < 100_000 => sent += 1,
+                result => break result,
+            }
+        };
+        let received = (0..100_000).take_while(|_| read_text(b, 10).is_ok()).count();
+        t.say(name, (refused, received == sent));
+    }
 }
 
 fn stream_peek(t: Transcript) {
