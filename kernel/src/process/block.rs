@@ -20,7 +20,8 @@ use crate::sched::{Events, WaitQueue};
 /// nanoseconds of [`arch::now`].
 ///
 /// # Errors
-/// What `attempt` says; `ERESTARTSYS` when interrupted; `EAGAIN` after the deadline.
+/// What `attempt` says; `ERESTARTSYS` when interrupted, but `EINTR` with a deadline, since the call made again would wait for all
+/// of its time once more (signal(7)); `EAGAIN` after the deadline.
 pub async fn block_on<T>(
     thread: &Thread,
     queue: &WaitQueue,
@@ -38,11 +39,15 @@ pub async fn block_on<T>(
         registration
             .get_or_insert_with(|| queue.register(events | Events::ERR | Events::HUP, context.waker()));
         match attempt() {
-            Err(Errno::EAGAIN) => limit.poll(context).map(Err),
+            Err(Errno::EAGAIN) => limit.poll(context).map(|end| Err(no_restart(end, deadline))),
             done => Poll::Ready(done),
         }
     })
     .await
+}
+
+fn no_restart(end: Errno, deadline: Option<u64>) -> Errno {
+    if end == Errno::ERESTARTSYS && deadline.is_some() { Errno::EINTR } else { end }
 }
 
 /// As [`block_on`], but only the end of the thread interrupts it: for waits that end by themselves, as those of vfork and execve.
@@ -168,6 +173,15 @@ mod tests {
         assert_eq!(running.result(), None);
         process.send_signal(SignalInfo::kernel(Signal::TERM)).unwrap();
         assert_eq!(running.result(), Some(Err(Errno::ERESTARTSYS)));
+    }
+
+    #[test]
+    fn a_wait_with_a_deadline_is_not_begun_again_after_a_signal() {
+        let (semaphore, process) = (Arc::new(Semaphore::default()), process());
+        let running = wait(process.leader().unwrap(), semaphore, Some(arch::now() + 60_000_000_000));
+        assert_eq!(running.result(), None);
+        process.send_signal(SignalInfo::kernel(Signal::TERM)).unwrap();
+        assert_eq!(running.result(), Some(Err(Errno::EINTR)));
     }
 
     #[test]

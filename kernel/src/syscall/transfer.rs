@@ -138,7 +138,7 @@ async fn run<B: Buffer>(
                 let Some(queue) = file.file.wait_queue() else { return moved_or(moved, Errno::EAGAIN) };
                 let deadline = file.file.timeout(B::WRITE).map(|time| arch::now().saturating_add(time));
                 result = block_on(thread, queue, B::EVENTS, deadline, || step(buf)).await;
-                if matches!(result, Err(Errno::EAGAIN | Errno::ERESTARTSYS)) {
+                if matches!(result, Err(Errno::EAGAIN | Errno::ERESTARTSYS | Errno::EINTR)) {
                     return result.or_else(|error| moved_or(moved, error));
                 }
             }

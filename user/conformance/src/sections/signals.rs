@@ -18,7 +18,7 @@ use crate::transcript::{Transcript, ok};
 section!("signals":
     handler, action_errors, action_reports, ignore, masks, mask_errors, blocked_then_delivered,
     delivery_order, standard_ones_merge, real_time_ones_queue, queue_value, queue_errors, handler_mask,
-    no_defer, reset_hand, restart_read, interrupt_read, interrupted_calls, suspend, timed_wait,
+    no_defer, reset_hand, restart_read, interrupt_read, interrupted_timeouts, interrupted_calls, suspend, timed_wait,
     timed_wait_values, timed_wait_ignored, wait_errors, kill_errors, tgkill, pause, stop_clears_continue, exec_of_default,
 );
 
@@ -321,6 +321,21 @@ fn interrupt_read(t: Transcript) {
     t.say("read", read_text(reader, 10));
     t.say("write that has begun", write(writer, &vec![0; 100_000]));
     t.say("write that has not", write(writer, &[0; 10]));
+    stop_alarm();
+}
+
+/// SA_RESTART does not begin a wait with a timeout again.
+fn interrupted_timeouts(t: Transcript) {
+    let (a, _b) = crate::net::unix_pair(libc::SOCK_STREAM);
+    for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+        must(sys!(setsockopt, a, libc::SOL_SOCKET, option, &[100_i64, 0], 16));
+    }
+    repeat_alarm(10, SA_RESTART);
+    t.say("read", read_text(a, 10));
+    t.say("recv", crate::net::recv(a, 10, 0));
+    while crate::net::send(a, &[0; 4096], libc::MSG_DONTWAIT).is_ok() {}
+    t.say("write", write(a, &[0; 4096]));
+    t.say("send", crate::net::send(a, &[0; 4096], 0));
     stop_alarm();
 }
 
