@@ -138,10 +138,12 @@ impl PipeEnd {
         if state.content.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
+        let was_full = state.content.room() < ATOMIC_WRITE;
         let moved = read(&mut state.content, buf)?;
         let writable = state.content.room() >= ATOMIC_WRITE;
         drop(state);
-        if writable {
+        // Room where there was some already is no event.
+        if was_full && writable {
             self.pipe.queue.wake(Events::OUT | Events::WRNORM);
         }
         Ok(moved)

@@ -125,6 +125,9 @@ fn edge_write_side(t: Transcript) {
     must(control(set, EPOLL_CTL_ADD, writer, EPOLLOUT | EPOLLET, 2));
     t.say("at first", ready(set));
     t.say("once", ready(set));
+    must(write(writer, b"x"));
+    must(sys!(read, reader, &mut [0_u8; 8], 8));
+    t.say("read, but it was not full", ready(set));
     while write(writer, &[0; 4096]).is_ok() {}
     t.say("full", ready(set));
     while sys!(read, reader, &mut [0_u8; 4096], 4096).is_ok() {}
