@@ -89,6 +89,9 @@ fn decode(address: VirtAddr, len: usize, prot: u32, flags: u32, offset: u64) -> 
     if len == 0 {
         return Err(Errno::EINVAL);
     }
+    if !is_user_range(VirtAddr::default(), rounded) {
+        return Err(Errno::ENOMEM);
+    }
     offset.checked_add(rounded as u64).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EOVERFLOW)?;
     let kind = match flags & MAP_TYPE {
         1 => MapFlags::SHARED,
@@ -376,6 +379,7 @@ mod tests {
     fn bad_arguments_of_mmap_get_the_errors_of_linux() {
         assert_eq!(error(0, PRIVATE_ANONYMOUS, 0), Errno::EINVAL);
         assert_eq!(error(usize::MAX, PRIVATE_ANONYMOUS, 0), Errno::ENOMEM);
+        assert_eq!(error(usize::MAX - 4095, PRIVATE_ANONYMOUS, 0), Errno::ENOMEM);
         assert_eq!(error(4096, PRIVATE_ANONYMOUS, u64::MAX - 4095), Errno::EOVERFLOW);
         assert_eq!(error(4096, 0x20, 0), Errno::EINVAL, "neither shared nor private");
         assert_eq!(error(4096, 0x23, 0), Errno::EINVAL, "validated flags need a file");

@@ -106,6 +106,7 @@ fn anonymous_errors(t: Transcript) {
     t.say("offset not a page", ok(mmap(0, PAGE, READ_WRITE, PRIVATE, -1, 100)));
     t.say("all of the address space", ok(mmap(0, 1 << 47, PROT_NONE, PRIVATE | MAP_NORESERVE, -1, 0)));
     t.say("length wraps", ok(mmap(0, usize::MAX, READ_WRITE, PRIVATE, -1, 0)));
+    t.say("all but a page", ok(mmap(0, usize::MAX - 4095, READ_WRITE, PRIVATE, -1, 0)));
     t.say("length wraps to a page", ok(mmap(0, usize::MAX - 100, READ_WRITE, PRIVATE, -1, 0)));
 }
 
