@@ -51,6 +51,12 @@ fn s06_robust_descriptors() -> Result<()> {
     survives("fds", 512)
 }
 
+/// What is sent into circles of sockets comes back: more than the machine has, in all.
+#[test]
+fn s06_robust_circles_of_sockets() -> Result<()> {
+    survives("circles", 256)
+}
+
 /// A program, and a large file behind it in the archive.
 fn with_a_last_file() -> Result<Setup> {
     let busybox = host::find_program("busybox").context("no busybox")?;

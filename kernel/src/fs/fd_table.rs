@@ -206,14 +206,19 @@ impl FdTable {
         slots.grow(index)?;
         let old = slots.set(index, file, cloexec);
         drop(slots);
-        Ok(old.inspect(|old| self.release_locks(old)))
+        Ok(old.inspect(|old| {
+            self.release_locks(old);
+            if old.is_in_flight() {
+                super::flight::ask();
+            }
+        }))
     }
 
     /// Frees `fd`; the open file goes if this was the last reference. (`EBADF`)
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let file = self.slots.write().take(index).ok_or(Errno::EBADF)?;
-        self.release_locks(&file);
+        self.let_go(file);
         Ok(())
     }
 
@@ -252,7 +257,7 @@ impl FdTable {
             let file = action(&mut slots, fd);
             drop(slots);
             if let Some(file) = file {
-                self.release_locks(&file);
+                self.let_go(file);
             }
             from = fd + 1;
         }
@@ -288,6 +293,16 @@ impl FdTable {
     /// As a holder of record locks.
     pub fn lock_owner(&self) -> Owner {
         Owner(core::ptr::from_ref(self).addr())
+    }
+
+    /// A descriptor of `file` is closed.
+    fn let_go(&self, file: Arc<OpenFile>) {
+        self.release_locks(&file);
+        let in_flight = file.is_in_flight();
+        drop(file);
+        if in_flight {
+            super::flight::ask();
+        }
     }
 
     /// POSIX: closing any descriptor of a file drops the process's record locks on it.

@@ -20,6 +20,7 @@ mod file;
 #[cfg(test)]
 pub mod fixture;
 mod flags;
+pub mod flight;
 pub mod initramfs;
 pub mod lock;
 pub mod machine;

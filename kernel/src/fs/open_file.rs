@@ -2,7 +2,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use super::lock::Owner;
 use super::memfs::SIZE_MAX;
@@ -22,6 +22,8 @@ pub struct OpenFile {
     position: SpinLock<u64>,
     /// Who gets `SIGIO` and `SIGURG`: a process, or minus a process group; 0 for nobody.
     owner: AtomicI32,
+    /// References to it that are under way in messages, if it is a socket.
+    in_flight: AtomicUsize,
     /// Told of the last close.
     close_hooks: SpinLock<Vec<Weak<dyn CloseHook>>>,
 }
@@ -59,6 +61,7 @@ impl OpenFile {
             seekable,
             position: SpinLock::new(0),
             owner: AtomicI32::new(0),
+            in_flight: AtomicUsize::new(0),
             close_hooks: SpinLock::new(Vec::new()),
         })
     }
@@ -110,6 +113,21 @@ impl OpenFile {
         hooks.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         hooks.push(hook);
         Ok(())
+    }
+
+    /// One more message carries it.
+    pub fn enter_flight(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One message less carries it.
+    pub fn leave_flight(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a message carries it.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// As a holder of locks.

@@ -102,11 +102,12 @@ pub fn attach(
     }
 }
 
-/// Starts the task of the stack's deadlines, and fills /proc/net. Once, at boot.
+/// Starts the tasks of the stack's deadlines and of unreachable unix-domain sockets, and fills /proc/net. Once, at boot.
 pub fn start() {
     super::proc::register();
     stack().memory.set_limit((crate::memory::total_bytes() / 4) as usize);
     sched::spawn(arch::core_id(), Priority::Urgent, watch_deadlines());
+    sched::spawn(arch::core_id(), Priority::Normal, super::unix::collect_forever());
 }
 
 async fn serve(link: Arc<Link>, interrupts: &'static dyn Interrupts) {

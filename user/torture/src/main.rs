@@ -12,6 +12,7 @@
 //! | `sse` | `badptr` | `eatmem` | `threads` | `udpsend` `tcpecho` |
 //! | `tls` | `fuzz` | `forkbomb` | `spin` | `tcprev` `tcpsource` |
 //! | `deepstack` | `badelf` | `fds` | `pagefaults` | `tcpsink` |
+//! | | | `circles` | | |
 //!
 //! `bench` measures.
 
@@ -20,6 +21,7 @@ mod allowed;
 mod badelf;
 mod badptr;
 mod bench;
+mod circles;
 mod deepstack;
 mod eatmem;
 mod fds;
@@ -54,6 +56,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("forkbomb", "", "forks until it is refused", forkbomb::run),
     ("badelf", "[SEED] [N]", "N damaged copies of this program are executed", badelf::run),
     ("fds", "", "opens until EMFILE", fds::run),
+    ("circles", "", "descriptors sent into circles of sockets do not stay there", circles::run),
     ("threads", "[N]", "N threads at once, several times", threads::run),
     ("spin", "[N]", "N busy threads all get time", spin::run),
     ("pagefaults", "", "faults of every kind, with the contents checked", pagefaults::run),

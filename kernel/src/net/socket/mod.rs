@@ -20,7 +20,7 @@ use super::netlink::NetlinkSocket;
 use super::options::Options;
 use super::stack::Stack;
 use super::tcp::Shutdown;
-use super::unix::UnixProtocol;
+use super::unix::{UnixProtocol, UnixSocket};
 use super::wire::protocol;
 use crate::errno::{Errno, SysResult};
 use crate::fs::{File, FileType, Stat, anon};
@@ -113,6 +113,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// Bytes written but not delivered (`SIOCOUTQ`).
     fn unsent_bytes(&self) -> usize {
         0
+    }
+
+    /// The unix-domain socket that it is.
+    fn as_unix(&self) -> Option<&UnixSocket> {
+        None
     }
 
     /// Whether it listens (`SO_ACCEPTCONN`).

@@ -7,6 +7,8 @@
 //! Whether more may be sent is a question to the receiver's queue ([`has_space`]), asked alike by poll(2) and by who
 //! takes something out and wakes the senders: the peer of a connection, and of datagrams those who were told "no".
 
+mod garbage;
+mod in_flight;
 mod name;
 mod protocol;
 mod queue;
@@ -16,8 +18,10 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+pub use in_flight::collect_forever;
+use in_flight::{Files, Place};
 pub use protocol::UnixProtocol;
-use queue::{Files, Queue, Taken};
+use queue::{Queue, Taken};
 
 use super::options::Options;
 use super::scratch::Scratch;
@@ -88,6 +92,8 @@ pub struct UnixSocket {
     socket_type: Type,
     me: Weak<Self>,
     wait: WaitQueue,
+    /// What its queue is to descriptors under way.
+    place: Arc<Place>,
     /// No descriptor refers to it any more. Changes under the lock.
     closed: AtomicBool,
     inner: SpinLock<Inner>,
@@ -106,6 +112,7 @@ impl UnixSocket {
             socket_type,
             me: me.clone(),
             wait: WaitQueue::new(),
+            place: Arc::new(Place::new(me.clone())),
             closed: AtomicBool::new(false),
             inner: SpinLock::new(Inner {
                 role: Role::Idle,
@@ -204,6 +211,7 @@ impl UnixSocket {
         let accepted = ready.pop_front().ok_or(Errno::EAGAIN)?;
         let starved = core::mem::take(&mut inner.starved);
         drop(inner);
+        accepted.place.accepted();
         feed(starved);
         Ok(accepted)
     }
@@ -259,6 +267,7 @@ impl UnixSocket {
             there.note_starved(&self.me, 0);
             return Err(Errno::EAGAIN);
         }
+        server.place.wait_at(listener);
         ready.push_back(server.clone());
         drop(there);
         let mut server_inner = server.inner.lock();
@@ -346,7 +355,7 @@ impl UnixSocket {
         if room == 0 {
             return Err(Errno::EAGAIN);
         }
-        let written = there.queue.write(buf, room, sender, Files::new(files)?)?;
+        let written = there.queue.write(buf, room, sender, Files::new(files, &peer.place)?)?;
         drop(there);
         peer.wait.wake(READABLE);
         Ok(written)
@@ -381,7 +390,7 @@ impl UnixSocket {
             self.inner.lock().scratch.put_back(data);
             return Err(Errno::EAGAIN);
         }
-        there.queue.push(data, sender, from, Files::new(files)?)?;
+        there.queue.push(data, sender, from, Files::new(files, &target.place)?)?;
         drop(there);
         target.wait.wake(READABLE);
         Ok(length)
@@ -490,6 +499,13 @@ impl UnixSocket {
             }
             peer.wait.wake(Events::all());
         }
+        in_flight::socket_closed();
+    }
+
+    /// Nobody can receive what waits here any more, nor the socket itself: lets all of it go.
+    fn forget_messages(&self) {
+        let queue = core::mem::take(&mut self.inner.lock().queue);
+        drop(queue);
     }
 
     /// The listener goes, and with it a connection that nobody will accept.

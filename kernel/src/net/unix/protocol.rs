@@ -160,6 +160,10 @@ impl Protocol for UnixProtocol {
         if self.0.socket_type == Type::Stream { inner.queue.bytes() } else { inner.queue.first_length() }
     }
 
+    fn as_unix(&self) -> Option<&UnixSocket> {
+        Some(&self.0)
+    }
+
     fn is_listening(&self) -> bool {
         matches!(self.0.inner.lock().role, super::Role::Listener { .. })
     }

@@ -4,78 +4,16 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::in_flight::Files;
 use crate::errno::Errno;
 use crate::fs::OpenFile;
 use crate::net::socket::address::UnixName;
 use crate::net::socket::message::PeerCredentials;
-use crate::sync::SpinLock;
 use crate::uaccess::{ReadBuf, WriteBuf};
 
 /// Bytes that a piece of a stream begins with: small writes go into one piece.
 const PIECE: usize = 4096;
-/// Descriptors under way in all sockets. They may refer to the sockets that hold them, and then nobody frees them
-/// before the machine stops; so they are bounded.
-const IN_FLIGHT_MAX: usize = 16384;
-
-static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
-
-/// Descriptors on their way.
-pub struct Files(Vec<Arc<OpenFile>>);
-
-impl Files {
-    /// Takes over what a message carries; `None` for nothing.
-    ///
-    /// # Errors
-    /// `ETOOMANYREFS` when too many are under way.
-    pub fn new(files: Vec<Arc<OpenFile>>) -> Result<Option<Box<Self>>, Errno> {
-        if files.is_empty() {
-            return Ok(None);
-        }
-        if IN_FLIGHT.fetch_add(files.len(), Ordering::Relaxed) + files.len() > IN_FLIGHT_MAX {
-            IN_FLIGHT.fetch_sub(files.len(), Ordering::Relaxed);
-            return Err(Errno::ETOOMANYREFS);
-        }
-        Ok(Some(Box::new(Self(files))))
-    }
-
-    /// They have arrived.
-    pub fn arrive(mut self) -> Vec<Arc<OpenFile>> {
-        IN_FLIGHT.fetch_sub(self.0.len(), Ordering::Relaxed);
-        core::mem::take(&mut self.0)
-    }
-
-    fn copy(&self) -> Vec<Arc<OpenFile>> {
-        self.0.clone()
-    }
-}
-
-impl Drop for Files {
-    /// Nobody wants them. A socket among them may hold others, and so on without end: they are closed one after the other,
-    /// not one within the other.
-    fn drop(&mut self) {
-        static UNWANTED: SpinLock<VecDeque<Arc<OpenFile>>> = SpinLock::new(VecDeque::new());
-        static CLOSING: SpinLock<()> = SpinLock::new(());
-        if self.0.is_empty() {
-            return;
-        }
-        IN_FLIGHT.fetch_sub(self.0.len(), Ordering::Relaxed);
-        UNWANTED.lock().extend(self.0.drain(..));
-        // Who finds somebody at work, be it further down on this stack, leaves it to them; who ends looks once more.
-        while !UNWANTED.lock().is_empty() {
-            let Some(_closing) = CLOSING.try_lock() else { return };
-            loop {
-                let next = UNWANTED.lock().pop_front();
-                match next {
-                    Some(file) => drop(file),
-                    None => break,
-                }
-            }
-        }
-    }
-}
-
 /// A piece of a stream, or a message.
 pub struct Piece {
     data: Vec<u8>,

@@ -23,7 +23,7 @@ section!("unix":
     datagrams, datagram_rules, packets, end_of_stream, broken, credentials, pass_one, pass_many,
     pass_and_close, pass_a_socket, pass_across_fork, pass_errors, little_room, close_on_exec,
     borders_of_rights, unclaimed, backlog, not_waiting, blocked_writer, file_stays, listen_and_accept,
-    poll_full, poll_half_full, full_datagrams, stream_peek,
+    poll_full, poll_half_full, full_datagrams, in_flight, stream_peek,
 );
 
 /// A unix address with this path, and its length.
@@ -559,6 +559,25 @@ fn full_datagrams(t: Transcript) {
         let received = (0..100_000).take_while(|_| read_text(b, 10).is_ok()).count();
         t.say(name, (refused, received == sent));
     }
+}
+
+/// A user may have about as many descriptors under way as it may have open; a privileged one more.
+fn in_flight(t: Transcript) {
+    let until_refused = |uid: u32| {
+        in_child(|| {
+            let limit = libc::rlimit { rlim_cur: 20, rlim_max: 20 };
+            must(sys!(prlimit64, 0, libc::RLIMIT_NOFILE, &limit, 0));
+            must(sys!(setresuid, uid, uid, uid));
+            let (a, _b) = unix_pair(SOCK_STREAM);
+            let mut sent = 0;
+            while sent < 40 && sendmsg(a, b"x", &rights(&[a]), MSG_DONTWAIT).is_ok() {
+                sent += 1;
+            }
+            sent
+        })
+    };
+    t.say("root", until_refused(0));
+    t.say("an ordinary user", until_refused(54_321));
 }
 
 fn stream_peek(t: Transcript) {
