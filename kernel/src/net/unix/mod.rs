@@ -384,7 +384,8 @@ impl UnixSocket {
             return Err(if self.is_connection() { Errno::EPIPE } else { Errno::ECONNREFUSED });
         }
         let fits = there.queue.messages() == 0 || there.queue.bytes() + length <= BUFFER;
-        if !(fits && there.queue.messages() < MESSAGES) && !has_space(target.load(&there), limit) {
+        let takes = fits && there.queue.messages() < MESSAGES || has_space(target.load(&there), limit);
+        if !takes {
             there.note_starved(&self.me, limit);
             drop(there);
             self.inner.lock().scratch.put_back(data);
