@@ -13,7 +13,7 @@ use crate::fs;
 use crate::fs::proc;
 use crate::{arch, net, process, sched};
 
-/// Puts the text into /proc, and has non-maskable interrupts print it. At boot.
+/// Puts the text into /proc, has non-maskable interrupts print it, and reports of the end say who runs. At boot.
 #[cfg(target_os = "none")]
 pub fn start() {
     proc::register(proc::Folder::Nrk, "dump", write);
@@ -25,6 +25,7 @@ pub fn start() {
         }
     });
     arch::report::wake_by_non_maskable_interrupt(task);
+    arch::report::describe_by(process::describe_core);
 }
 
 /// The console, piece by piece: when memory has run out there is none for the whole text.

@@ -47,7 +47,7 @@ pub fn kernel_main_faults(name: &str, headline: &str, details: &[&str], function
     let start = console.to_lowercase().find(headline);
     let report = &console[start.with_context(|| format!("no {headline:?} in:\n{console}"))?..];
     shows(report, details)?;
-    shows(report, &["rip", "rsp", "rflags", "backtrace"])?;
+    shows(report, &["on core 0", "rip", "rsp", "rflags", "backtrace"])?;
     let backtrace = report.to_lowercase().find("backtrace").unwrap_or_default();
     shows(&report[backtrace..], &[function])
 }

@@ -40,11 +40,25 @@ fn dumps(guest: &mut Guest) -> Result<()> {
     guest.expect("begin")?;
     await_dump(
         guest,
-        &["on core 0, in the kernel", "backtrace:", "1 of 1, busybox: waits", "waits in clock_nanosleep"],
+        &["interrupt, in the kernel", "backtrace:", "1 of 1, busybox: waits", "waits in clock_nanosleep"],
     )?;
     guest.type_line("it")?;
     guest.expect("got it")?;
-    await_dump(guest, &["on core 0, in a program", "1 of 1, busybox: runs", "waits in clock_nanosleep"])
+    let program = "on core 0, in process 1 (busybox), thread 1, in no system call";
+    await_dump(
+        guest,
+        &["interrupt, in a program", program, "1 of 1, busybox: runs", "waits in clock_nanosleep"],
+    )
+}
+
+/// A report of what the kernel does says for whom, and in which call.
+#[test]
+fn s02_report_names_the_call() -> Result<()> {
+    let arguments = ["dd", "if=/dev/urandom", "of=/dev/null", "bs=64k"];
+    let mut guest = Setup::program("busybox", &arguments).start()?;
+    let call = "on core 0, in process 1 (busybox), thread 1, in read (system call 0)";
+    let result = await_dump(&mut guest, &["interrupt, in the kernel", call, "backtrace:"]);
+    guest.stop_after(result)
 }
 
 /// Interrupts until a dump shows all of this: what is to be seen may be a moment away.

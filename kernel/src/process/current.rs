@@ -4,13 +4,18 @@ use alloc::sync::Arc;
 
 use super::thread::Thread;
 use crate::percore::PerCore;
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, SpinLockGuard};
 
 static CURRENT: PerCore<SpinLock<Option<Arc<Thread>>>> = crate::per_core!(SpinLock::new(None));
 
 /// The thread that this core runs; `None` in a kernel activity.
 pub fn current() -> Option<Arc<Thread>> {
     CURRENT.here().lock().clone()
+}
+
+/// The same for who may not wait: `None` while somebody is at it.
+pub(super) fn try_here() -> Option<SpinLockGuard<'static, Option<Arc<Thread>>>> {
+    CURRENT.here().try_lock()
 }
 
 /// This core runs `thread` until the returned value is dropped.

@@ -107,13 +107,12 @@ async fn system_call(caller: &mut Caller<'_>) -> Option<Interrupted> {
     // The number is EAX; what else is in RAX means nothing.
     let number = caller.context.registers.rax as u32;
     let traced = trace::begin(caller.context);
+    caller.thread.begin_call(number);
     let result = match syscall::dispatch_now(caller, number) {
         Some(result) => result,
-        None => {
-            caller.thread.note_waiting_call(number);
-            syscall::dispatch(caller, number).await
-        }
+        None => syscall::dispatch(caller, number).await,
     };
+    caller.thread.end_call();
     if let Some(traced) = traced {
         traced.end(caller.thread, number, result);
     }

@@ -130,8 +130,8 @@ pub struct Thread {
     /// The deadline of a call that a signal interrupted and that goes on unless a handler ran; 0 for none.
     restart_deadline: AtomicU64,
     pub(super) usage: Usage,
-    /// The last call that might have waited, [`NO_CALL`] before the first.
-    waiting_call: AtomicU32,
+    /// The system call that it makes, or [`NO_CALL`].
+    call: AtomicU32,
     /// When its time slice ends, in nanoseconds of the monotonic clock.
     pub(super) slice_end: AtomicU64,
     /// It gives way though it could go on.
@@ -206,7 +206,7 @@ impl Thread {
             timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
             restart_deadline: AtomicU64::new(0),
             usage: Usage::default(),
-            waiting_call: AtomicU32::new(NO_CALL),
+            call: AtomicU32::new(NO_CALL),
             slice_end: AtomicU64::new(0),
             yielding: AtomicBool::new(false),
             futex: Arc::new(Waiter::default()),
@@ -280,13 +280,22 @@ impl Thread {
         }
     }
 
-    /// The number of the system call in which it waits, if it does.
-    pub fn waiting_call(&self) -> Option<u32> {
-        Some(self.waiting_call.load(Ordering::Relaxed)).filter(|&number| number != NO_CALL)
+    /// The number of the system call that it makes, if it does.
+    pub fn call(&self) -> Option<u32> {
+        Some(self.call.load(Ordering::Relaxed)).filter(|&number| number != NO_CALL)
     }
 
-    pub(super) fn note_waiting_call(&self, number: u32) {
-        self.waiting_call.store(number, Ordering::Relaxed);
+    pub(super) fn begin_call(&self, number: u32) {
+        self.call.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_call(&self) {
+        self.call.store(NO_CALL, Ordering::Relaxed);
+    }
+
+    /// Its name, unless somebody is at it: for who may not wait.
+    pub(super) fn try_name(&self) -> Option<Name> {
+        self.name.try_lock().map(|name| *name)
     }
 
     pub(super) fn set_state(&self, state: RunState) {

@@ -151,8 +151,8 @@ mod tests {
         let text = "list {\n    a;\n    c;\n}\n";
         assert_eq!(insert(text, "b;\n", &Place::After("a;")).unwrap(), "list {\n    a;\n    b;\n    c;\n}\n");
         assert_eq!(
-            insert(text, "b;\n\nd;\n", &Place::Before("c;")).unwrap(),
-            "list {\n    a;\n    b;\n\n    d;\n    c;\n}\n"
+            insert(text, "b;\n\ne;\n", &Place::Before("c;")).unwrap(),
+            "list {\n    a;\n    b;\n\n    e;\n    c;\n}\n"
         );
     }
 

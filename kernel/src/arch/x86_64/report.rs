@@ -1,5 +1,6 @@
 //! Reports of the end: registers and a backtrace with names, and then the machine is switched off.
 
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::registers::control::{Cr2, Cr3};
@@ -21,6 +22,27 @@ static REPORTING: AtomicBool = AtomicBool::new(false);
 fn begin() {
     if REPORTING.swap(true, Ordering::Relaxed) {
         exit::end(ExitCode::Exception);
+    }
+}
+
+/// Who tells what a core does.
+static DESCRIPTION: spin::Once<fn(&mut dyn Write) -> fmt::Result> = spin::Once::new();
+
+/// Has reports say what the core does, by `describe`: it waits for nothing and allocates nothing. To be called once.
+pub fn describe_by(describe: fn(&mut dyn Write) -> fmt::Result) {
+    DESCRIPTION.call_once(|| describe);
+}
+
+/// The core, and what it does as far as that is known.
+struct Core;
+
+impl fmt::Display for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "core {}", core_id().0)?;
+        DESCRIPTION.get().map_or(Ok(()), |describe| {
+            f.write_str(", ")?;
+            describe(f)
+        })
     }
 }
 
@@ -101,6 +123,7 @@ pub fn fatal_trap(frame: &KernelTrapFrame) -> ! {
         };
         line!("page fault at {:#x}: {access}, {cause}", Cr2::read_raw());
     }
+    line!("on {Core}");
     registers(frame);
     backtrace(frame.rip, frame.rbp);
     exit::end(ExitCode::Exception)
@@ -120,6 +143,7 @@ fn registers(f: &KernelTrapFrame) {
 pub fn fatal_user_trap(vector: u8, code: u64) -> ! {
     begin();
     line!("\nkernel: {} in user mode (error code {code:#x})", exception_name(u64::from(vector)));
+    line!("on {Core}");
     exit::end(ExitCode::Exception)
 }
 
@@ -134,7 +158,8 @@ pub fn wake_by_non_maskable_interrupt(task: TaskHandle) {
 /// A non-maskable interrupt: QEMU's `nmi` command sends one to every core, to see where it hangs.
 pub fn non_maskable_interrupt(frame: &KernelTrapFrame) {
     let mode = if frame.cs & 3 == 0 { "in the kernel" } else { "in a program" };
-    line!("\nkernel: non-maskable interrupt on core {}, {mode}", core_id().0);
+    line!("\nkernel: non-maskable interrupt, {mode}");
+    line!("on {Core}");
     registers(frame);
     backtrace(frame.rip, frame.rbp);
     if let Some(task) = WOKEN.get() {
@@ -149,6 +174,7 @@ pub fn non_maskable_interrupt(frame: &KernelTrapFrame) {
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     begin();
     line!("\nkernel {info}");
+    line!("on {Core}");
     let (rip, rbp): (u64, u64);
     // SAFETY: reads two registers.
     unsafe {
