@@ -55,7 +55,9 @@ pub mod wait;
 pub use access::{ActingAs, may_inspect};
 pub use credentials::{Credentials, MAX_GROUPS, UNCHANGED};
 pub use current::current;
-pub use dump::{describe_core, dump};
+#[cfg(target_os = "none")]
+pub use dump::describe_core;
+pub use dump::dump;
 pub use group::{INIT, Process};
 #[cfg(target_os = "none")]
 pub use init::start_init;
