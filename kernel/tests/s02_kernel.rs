@@ -56,10 +56,9 @@ fn dumps(guest: &mut Guest) -> Result<()> {
 fn s02_report_names_the_call() -> Result<()> {
     let script = "echo begin; exec dd if=/dev/urandom of=/dev/null bs=64k";
     let mut guest = Setup::program("busybox", &["sh", "-c", script]).start()?;
-    let who = ["on core 0, in process 1 (", "thread 1, in read (system call 0)"];
-    let seen = guest.expect("begin").map(drop);
-    let result =
-        seen.and_then(|()| await_dump(&mut guest, &[&who[..], &["in the kernel", "backtrace:"]].concat()));
+    let report =
+        ["on core 0, in process 1 (", "thread 1, in read (system call 0)", "in the kernel", "backtrace:"];
+    let result = guest.expect("begin").and_then(|_| await_dump(&mut guest, &report));
     guest.stop_after(result)
 }
 

@@ -6,18 +6,17 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::qemu::Gdb;
+use crate::qemu::{self, Gdb};
 use crate::watched::Watched;
 use crate::{elf, process, workspace};
 
 /// The port of 127.0.0.1 for a guest that a person debugs.
 pub const PORT: u16 = 1234;
-/// How long QEMU may take to start, and gdb to execute a script.
+/// How long gdb may take to execute a script.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What gdb is to know.
@@ -58,22 +57,12 @@ impl Session<'_> {
         let script = folder.join("script.gdb");
         fs::write(&script, self.script()? + &commands.join("\n") + "\n")?;
         if let Gdb::Socket(path) = self.server {
-            await_socket(path)?;
+            qemu::await_socket(path)?;
         }
         let mut gdb = process::dies_with_us("gdb");
         gdb.args(["-nx", "--batch", "-x"]).arg(script);
         Ok(Watched::start(gdb, false)?.succeed(PATIENCE)?.join("\n"))
     }
-}
-
-/// Waits until QEMU, just started, listens on a socket: gdb would not.
-fn await_socket(path: &Path) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    while !path.exists() {
-        ensure!(Instant::now() < end, "QEMU does not listen on {}", path.display());
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 /// A path as gdb's commands read it.

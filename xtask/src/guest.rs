@@ -26,7 +26,7 @@ use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
-use crate::qemu::{Console, Forward, Gdb, MAC, Machine, Nic, tap_netdev, user_netdev};
+use crate::qemu::{self, Console, Forward, Gdb, MAC, Machine, Nic, tap_netdev, user_netdev};
 use crate::relay::Relay;
 use crate::{gdb, pack, setup, workspace};
 
@@ -368,7 +368,9 @@ impl Guest {
 
     /// QEMU's monitor.
     pub fn monitor(&self) -> Result<Monitor> {
-        Monitor::connect(&monitor_of(self.folder.path()))
+        let path = monitor_of(self.folder.path());
+        qemu::await_socket(&path)?;
+        Monitor::connect(&path)
     }
 
     /// An error if the guest, which has ended, sent what it should not have.

@@ -8,8 +8,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{accel::Accelerator, host, namespace::Namespace, process};
@@ -20,6 +22,9 @@ pub const QEMU: &str = "qemu-system-x86_64";
 pub const MAC: &str = "56:b4:44:e9:62:d0";
 /// The fewest MiB that a guest gets.
 pub const MIN_MEMORY: u32 = 32;
+
+/// How long QEMU may take until it listens.
+const TIME_TO_START: Duration = Duration::from_secs(180);
 
 /// A network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -342,6 +347,16 @@ impl Machine {
             line.words("-qmp").add(unix_server(path));
         }
     }
+}
+
+/// Waits until a QEMU that was just started listens on a socket.
+pub fn await_socket(path: &Path) -> Result<()> {
+    let end = Instant::now() + TIME_TO_START;
+    while !path.exists() {
+        ensure!(Instant::now() < end, "QEMU does not listen on {}", path.display());
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// QEMU's `-netdev` for a user-mode network with forwarded ports.

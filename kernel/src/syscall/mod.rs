@@ -52,6 +52,13 @@ pub struct Caller<'a> {
     pub space: Arc<AddressSpace>,
 }
 
+/// For tests: lets `with` make system calls as `thread`.
+#[cfg(test)]
+fn with_caller<R>(thread: &Arc<Thread>, with: impl FnOnce(&mut Caller<'_>) -> R) -> R {
+    let mut context = UserContext::new(0x40_0000, 0x7000);
+    with(&mut Caller { thread, context: &mut context, space: thread.space() })
+}
+
 /// A type that an argument register holds.
 pub trait FromRegister {
     /// The value in the register; upper bits that the type lacks are ignored, as Linux does.

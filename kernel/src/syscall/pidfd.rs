@@ -75,16 +75,11 @@ mod tests {
     use core::sync::atomic::Ordering;
 
     use super::*;
-    use crate::arch::UserContext;
     use crate::fs::OpenFile;
     use crate::fs::eventfd::EventFd;
+    use crate::process::Credentials;
     use crate::process::tests::{process, second_thread};
-    use crate::process::{Credentials, Thread};
-
-    fn with_caller<R>(thread: &Arc<Thread>, with: impl FnOnce(&mut Caller<'_>) -> R) -> R {
-        let mut context = UserContext::new(0x40_0000, 0x7000);
-        with(&mut Caller { thread, context: &mut context, space: thread.space() })
-    }
+    use crate::syscall::with_caller;
 
     #[test]
     fn the_id_of_a_process_names_it_and_that_of_another_thread_does_not() {

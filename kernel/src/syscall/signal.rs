@@ -279,13 +279,8 @@ pub fn rt_tgsigqueueinfo(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::UserContext;
     use crate::process::tests::{child_of, process, run_as_thread, second_thread};
-
-    fn with_caller<R>(thread: &Arc<Thread>, with: impl FnOnce(&mut Caller<'_>) -> R) -> R {
-        let mut context = UserContext::new(0x40_0000, 0x7000);
-        with(&mut Caller { thread, context: &mut context, space: thread.space() })
-    }
+    use crate::syscall::with_caller;
 
     #[test]
     fn a_signal_that_is_ignored_by_default_ends_the_wait_for_it() {

@@ -20,7 +20,7 @@ const FROM_USER_MODE: u8 = 0x80;
 /// A plugin that is ready for a guest.
 #[derive(Debug)]
 pub struct Plugin {
-    library: PathBuf,
+    code: PathBuf,
     out: PathBuf,
     switch: PathBuf,
 }
@@ -53,8 +53,8 @@ pub fn build() -> Result<PathBuf> {
 impl Plugin {
     /// Builds it; its files are in `folder`. It counts nothing yet.
     pub fn prepare(folder: &Path) -> Result<Self> {
-        let library = build()?;
-        let plugin = Self { library, out: folder.join("counts"), switch: folder.join("switch") };
+        let code = build()?;
+        let plugin = Self { code, out: folder.join("counts"), switch: folder.join("switch") };
         fs::write(&plugin.switch, [0])?;
         Ok(plugin)
     }
@@ -62,7 +62,7 @@ impl Plugin {
     /// QEMU's options.
     pub fn options(&self) -> [OsString; 2] {
         let mut words = OsString::from("file=");
-        for (key, path) in [("", &self.library), (",out=", &self.out), (",switch=", &self.switch)] {
+        for (key, path) in [("", &self.code), (",out=", &self.out), (",switch=", &self.switch)] {
             words.push(key);
             words.push(path);
         }
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let switch = folder.path().join("switch");
         fs::write(&switch, [0]).unwrap();
-        let plugin = Plugin { library: "/l".into(), out: "/o".into(), switch };
+        let plugin = Plugin { code: "/l".into(), out: "/o".into(), switch };
         plugin.count_into(7).unwrap();
         assert_eq!(fs::read(&plugin.switch).unwrap(), [7]);
         assert!(plugin.count_into(0).is_err() && plugin.count_into(8).is_err());
