@@ -1,7 +1,6 @@
 //! s10: instructions counted by function, with `cargo xtask profile`'s parts.
 
 use anyhow::{Context, Result, ensure};
-use xtask::cmdline::FIXED_ADDRESSES;
 use xtask::exit::Ending;
 use xtask::guest::{Setup, test_kernel};
 use xtask::profile::plugin::{Plugin, WHOLE};
@@ -25,7 +24,7 @@ fn s10_profile() -> Result<()> {
     ensure!(first.user() / CALLS > 5, "{} instructions of the program", first.user());
     let difference = first.kernel().abs_diff(second.kernel());
     ensure!(
-        difference < first.kernel() / 50,
+        difference < first.kernel() / 100,
         "{} and {} instructions of the kernel",
         first.kernel(),
         second.kernel()
@@ -44,9 +43,7 @@ fn profile() -> Result<Tally> {
     let folder = workspace::scratch()?;
     let plugin = Plugin::prepare(folder.path())?;
     plugin.count_from_user_mode()?;
-    let setup =
-        Setup::user_program("torture", &["bench", "getpid"])?.cmdline(FIXED_ADDRESSES).qemu(plugin.options());
-    setup.run(Ending::Program(0))?;
+    Setup::user_program("torture", &["bench", "getpid"])?.profiled(&plugin).run(Ending::Program(0))?;
     let names = Names::read(test_kernel()?, "/bin/torture".as_ref(), false)?;
     Ok(Tally::new(&plugin.counts()?, WHOLE, &names))
 }

@@ -29,6 +29,9 @@ pub enum Accelerator {
     /// QEMU's translator, with a clock that counts the guest's instructions: one a nanosecond. While the guest is idle, the clock
     /// leaps to its next deadline.
     Counting,
+    /// The same, but the clock follows the real time while the guest is idle, so that it can be talked with. What slows the
+    /// translator down does not slow the guest down, and so has no deadline expire.
+    Paced,
 }
 
 impl Accelerator {
@@ -80,6 +83,7 @@ impl Accelerator {
             Self::Kvm => "-accel kvm",
             Self::Tcg => "-accel tcg,thread=multi",
             Self::Counting => "-accel tcg,thread=single -icount shift=0,sleep=off",
+            Self::Paced => "-accel tcg,thread=single -icount shift=0,sleep=on",
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
+use crate::profile::plugin::Plugin;
 use crate::qemu::{self, Console, Forward, Gdb, MAC, Machine, Nic, tap_netdev, user_netdev};
 use crate::relay::Relay;
 use crate::{gdb, pack, setup, workspace};
@@ -57,6 +58,7 @@ pub struct Setup {
     /// The seed of a machine that counts instructions, see [`Machine::counting`].
     seed: Option<u32>,
     debugged: bool,
+    plugin: Option<Plugin>,
     extra: Vec<OsString>,
     /// For a test, which prints how to start its guest and needs more than a guest.
     for_test: bool,
@@ -98,6 +100,7 @@ impl Setup {
             patience: PATIENCE,
             seed: None,
             debugged: false,
+            plugin: None,
             extra: Vec::new(),
             for_test: true,
         }
@@ -188,6 +191,12 @@ impl Setup {
         self
     }
 
+    /// Has the guest's instructions counted.
+    pub fn profiled(mut self, plugin: &Plugin) -> Self {
+        self.plugin = Some(plugin.clone());
+        self
+    }
+
     /// More options for QEMU.
     pub fn qemu<A: Into<OsString>>(mut self, options: impl IntoIterator<Item = A>) -> Self {
         self.extra.extend(options.into_iter().map(Into::into));
@@ -247,9 +256,10 @@ impl Setup {
         if self.debugged {
             machine.accelerator = Accelerator::for_debugging()?;
         }
-        let machine = match self.seed {
-            Some(seed) => machine.counting(seed),
-            None => machine,
+        let machine = match (self.seed, &self.plugin) {
+            (Some(seed), _) => machine.counting(seed),
+            (None, Some(plugin)) => plugin.watch(machine),
+            (None, None) => machine,
         };
         Ok((machine, code))
     }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::build::Profile;
-use crate::{cmdline, run, setup, workspace};
+use crate::{run, setup, workspace};
 use plugin::Plugin;
 use symbols::Names;
 use tally::Tally;
@@ -55,9 +55,8 @@ pub fn run(options: Options) -> Result<u8> {
     let folder = workspace::scratch()?;
     let plugin = Plugin::prepare(folder.path())?;
     plugin.count_from_user_mode()?;
-    guest.qemu.push(run::Words(plugin.options().into()));
+    guest.plugin = Some(plugin.clone());
     guest.release = true;
-    guest.cmdline = format!("{} {}", cmdline::FIXED_ADDRESSES, guest.cmdline);
     let program = guest.program.first().map_or_else(run::default_program, PathBuf::from);
     let status = run::run(guest)?;
     let names = Names::read(&Profile::Release.image(), &program, options.user)?;

@@ -16,6 +16,7 @@ use crate::build::{self, Profile};
 use crate::cmdline::Boot;
 use crate::exit::Ending;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
+use crate::profile::plugin::Plugin;
 use crate::qemu::{Console, Forward, Gdb, Machine, Net, Nic, tap_netdev, user_netdev};
 use crate::{accel::Accelerator, backlog, gdb, host, pack, process, setup, workspace};
 
@@ -80,6 +81,9 @@ pub struct Options {
     /// The program and its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+    /// Counts the guest's instructions
+    #[arg(skip)]
+    pub plugin: Option<Plugin>,
 }
 
 /// What one `--qemu` adds to QEMU's command line.
@@ -191,6 +195,9 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
     machine.cmdline = cmdline(options, &packed.init)?;
     machine.initramfs = Some(packed.path);
     machine.kernel = build::kernel(profile)?;
+    if let Some(plugin) = &options.plugin {
+        machine = plugin.watch(machine);
+    }
     if let Some(server) = &machine.gdb {
         let session = gdb::Session { kernel: &machine.kernel, program: packed.code.as_deref(), server };
         let script = session.script()?;

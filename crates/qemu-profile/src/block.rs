@@ -36,6 +36,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether an address lies behind its first instruction.
+    pub fn is_inside(&self, address: u64) -> bool {
+        self.start < address && address < self.end
+    }
+
     /// Whether it is the kernel's code.
     pub fn is_kernel(&self) -> bool {
         self.start >= KERNEL
@@ -44,11 +49,7 @@ impl Block {
 
 /// How an instruction leaves its block, whose bytes end at address `end`.
 pub fn exit(bytes: &[u8], end: u64) -> Exit {
-    // Legacy prefixes and REX: they change operands, not what a near call or return is.
-    let is_prefix =
-        |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf2 | 0xf3);
-    let opcode = bytes.iter().position(|byte| !is_prefix(byte)).unwrap_or(bytes.len());
-    match &bytes[opcode..] {
+    match &bytes[prefixes(bytes)..] {
         [0xe8, a, b, c, d] => {
             Exit::Call { target: end.wrapping_add_signed(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))) }
         }
@@ -56,6 +57,20 @@ pub fn exit(bytes: &[u8], end: u64) -> Exit {
         [0xc3] | [0xc2, _, _] => Exit::Return,
         _ => Exit::Other,
     }
+}
+
+/// Whether an instruction orders the memory accesses around it: MFENCE, and what is locked, as XCHG with memory always is (Intel SDM
+/// volume 3A, 9.2.5 "Strengthening or Weakening the Memory-Ordering Model").
+pub fn orders_memory(bytes: &[u8]) -> bool {
+    let (prefixes, rest) = bytes.split_at(prefixes(bytes));
+    let locked = prefixes.contains(&0xf0);
+    locked || matches!(rest, [0x0f, 0xae, 0xf0]) || matches!(rest, [0x86 | 0x87, modrm, ..] if *modrm < 0xc0)
+}
+
+/// How many bytes are legacy prefixes or REX: they change operands, not what an instruction is.
+fn prefixes(bytes: &[u8]) -> usize {
+    let is_prefix = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    bytes.iter().position(|byte| !is_prefix(byte)).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]
@@ -70,6 +85,29 @@ mod tests {
         assert_eq!(exit(&[0xc3], 1), Exit::Return);
         assert_eq!(exit(&[0xf3, 0xc3], 2), Exit::Return);
         assert_eq!(exit(&[0xc2, 8, 0], 3), Exit::Return);
+    }
+
+    #[test]
+    fn barriers_and_locked_instructions_order_memory() {
+        for bytes in [
+            &[0x0f, 0xae, 0xf0][..],         // mfence
+            &[0xf0, 0x48, 0x0f, 0xc1, 0x07], // lock xadd [rdi], rax
+            &[0xf0, 0x83, 0x0c, 0x24, 0],    // lock or dword [rsp], 0
+            &[0x48, 0x87, 0x07],             // xchg [rdi], rax
+            &[0x66, 0xf0, 0x0f, 0xb1, 0x0e], // lock cmpxchg [rsi], cx
+        ] {
+            assert!(orders_memory(bytes), "{bytes:x?}");
+        }
+        for bytes in [
+            &[0x0f, 0xae, 0xe8][..],
+            &[0x0f, 0xae, 0x07],
+            &[0x48, 0x87, 0xc3],
+            &[0x48, 0x89, 0x07],
+            &[0xf3, 0xa4],
+            &[],
+        ] {
+            assert!(!orders_memory(bytes), "{bytes:x?}"); // lfence, fxsave, xchg of registers, mov, rep movsb
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::fd::AsRawFd;
 use std::slice;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::block::{self, Block};
@@ -43,6 +43,12 @@ unsafe extern "C" {
     fn qemu_plugin_register_vcpu_tb_trans_cb(id: Id, callback: extern "C" fn(Id, *mut Translation));
     fn qemu_plugin_register_vcpu_tb_exec_cb(
         block: *mut Translation,
+        callback: extern "C" fn(c_uint, *mut c_void),
+        flags: c_int,
+        data: *mut c_void,
+    );
+    fn qemu_plugin_register_vcpu_insn_exec_cb(
+        instruction: *mut Instruction,
         callback: extern "C" fn(c_uint, *mut c_void),
         flags: c_int,
         data: *mut c_void,
@@ -146,11 +152,11 @@ fn map(path: &str) -> std::io::Result<&'static AtomicU8> {
 
 /// QEMU has translated a block.
 extern "C" fn translated(_id: Id, translation: *mut Translation) {
-    // SAFETY: QEMU lends the block for this call, and it has at least one instruction, whose bytes are as many as it says.
+    // SAFETY: QEMU lends the block for this call, and it has at least one instruction.
     let (block, index) = unsafe {
         let count = qemu_plugin_tb_n_insns(translation);
         let last = qemu_plugin_tb_get_insn(translation, count.saturating_sub(1));
-        let bytes = slice::from_raw_parts(qemu_plugin_insn_data(last), qemu_plugin_insn_size(last));
+        let bytes = bytes(last);
         let end = qemu_plugin_insn_vaddr(last) + bytes.len() as u64;
         let block = Block {
             start: qemu_plugin_tb_vaddr(translation),
@@ -165,6 +171,40 @@ extern "C" fn translated(_id: Id, translation: *mut Translation) {
     let data: *mut (usize, Block) = Box::leak(Box::new((index, block)));
     // SAFETY: the callback gets a pointer to what is never freed.
     unsafe { qemu_plugin_register_vcpu_tb_exec_cb(translation, executed, NO_REGISTERS, data.cast()) };
+    restore_order(translation);
+}
+
+/// Has this machine's processor order memory where the guest says so, which QEMU (before 8.1) leaves out when one thread runs all
+/// of the guest's processors. Its devices have threads, too, and would miss a doorbell
+/// (docs/decisions/0004-a-second-processor-that-may-come.md).
+fn restore_order(translation: *mut Translation) {
+    let mut after = false;
+    // SAFETY: QEMU lends the block and its instructions for the call of `translated`, the only caller.
+    unsafe {
+        for index in 0..qemu_plugin_tb_n_insns(translation) {
+            let instruction = qemu_plugin_tb_get_insn(translation, index);
+            let orders = block::orders_memory(bytes(instruction));
+            // Before it, and before the next: what it does itself is ordered as well.
+            if orders || after {
+                let nothing = std::ptr::null_mut();
+                qemu_plugin_register_vcpu_insn_exec_cb(instruction, order, NO_REGISTERS, nothing);
+            }
+            after = orders;
+        }
+    }
+}
+
+/// An instruction's bytes.
+///
+/// # Safety
+/// QEMU lends the instruction for as long as the bytes are used.
+unsafe fn bytes<'a>(instruction: *const Instruction) -> &'a [u8] {
+    // SAFETY: it has as many bytes as it says.
+    unsafe { slice::from_raw_parts(qemu_plugin_insn_data(instruction), qemu_plugin_insn_size(instruction)) }
+}
+
+extern "C" fn order(_processor: c_uint, _data: *mut c_void) {
+    fence(Ordering::SeqCst);
 }
 
 /// A block is about to run on a processor.

@@ -93,9 +93,14 @@ impl Recorder {
         match self.last.map(|last| (last.exit, last.end)) {
             // An exception in the block would lead elsewhere before its call was made.
             Some((Exit::Call { target }, end)) if target == next.start => self.push(end, next.start),
-            Some((Exit::IndirectCall, end)) => self.push(end, next.start),
+            // Where QEMU reaches a device it may go on with the rest of the block as one of its own.
+            Some((Exit::IndirectCall, end)) if !self.goes_on_in(next) => self.push(end, next.start),
             _ => self.pop_to(next.start),
         }
+    }
+
+    fn goes_on_in(&self, next: &Block) -> bool {
+        self.last.is_some_and(|last| last.is_inside(next.start))
     }
 
     fn push(&mut self, returns_to: u64, entry: u64) {
@@ -227,6 +232,18 @@ mod tests {
             block(K + 0x100, Exit::Other),
         ];
         assert_eq!(stacks(&run), [vec![], vec![], vec![], vec![0x100]]);
+    }
+
+    #[test]
+    fn the_rest_of_a_block_is_no_callee() {
+        let rest = Block { start: K + 4, ..block(K, Exit::IndirectCall) };
+        let run = [
+            Block { end: K + 10, ..block(K, Exit::IndirectCall) },
+            Block { end: K + 10, ..rest },
+            block(K + 0x100, Exit::Return),
+            block(K + 10, Exit::Other),
+        ];
+        assert_eq!(stacks(&run), [vec![], vec![], vec![0x100], vec![]]);
     }
 
     #[test]

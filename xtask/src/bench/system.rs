@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::linux::LinuxKernel;
 use super::pong;
-use crate::cmdline::{self, Boot};
+use crate::cmdline::Boot;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
 use crate::profile::plugin::Plugin;
@@ -118,13 +118,9 @@ impl System {
         Ok(Self { kind, shape, machine, folder })
     }
 
-    /// Has the guest's instructions counted, with programs at fixed addresses.
+    /// Has the guest's instructions counted.
     pub fn profiled(mut self, plugin: &Plugin) -> Self {
-        self.machine.extra.extend(plugin.options());
-        let mut words = OsString::from(cmdline::FIXED_ADDRESSES);
-        words.push(" ");
-        words.push(&self.machine.cmdline);
-        self.machine.cmdline = words;
+        self.machine = plugin.watch(self.machine);
         self
     }
 

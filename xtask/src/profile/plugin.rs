@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::accel::Accelerator;
+use crate::cmdline::FIXED_ADDRESSES;
 use crate::progress::Step;
+use crate::qemu::Machine;
 use crate::{process, toolchain, workspace};
 
 /// The number of the only profile, where there is one for all.
@@ -18,7 +21,7 @@ pub const MOST: usize = 7;
 const FROM_USER_MODE: u8 = 0x80;
 
 /// A plugin that is ready for a guest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plugin {
     code: PathBuf,
     out: PathBuf,
@@ -59,8 +62,19 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// QEMU's options.
-    pub fn options(&self) -> [OsString; 2] {
+    /// The machine with its guest counted: translated, with a clock that does not see what counting costs, and with programs at
+    /// the same addresses each time.
+    pub fn watch(&self, mut machine: Machine) -> Machine {
+        machine.accelerator = Accelerator::Paced;
+        machine.extra.extend(self.options());
+        let mut words = OsString::from(FIXED_ADDRESSES);
+        words.push(" ");
+        words.push(&machine.cmdline);
+        machine.cmdline = words;
+        machine
+    }
+
+    fn options(&self) -> [OsString; 2] {
         let mut words = OsString::from("file=");
         for (key, path) in [("", &self.code), (",out=", &self.out), (",switch=", &self.switch)] {
             words.push(key);
@@ -154,6 +168,24 @@ mod tests {
     fn what_is_not_the_plugins_is_refused() {
         for bad in ["count 1 0 1", "node 7 1", "hello", "count 1 9 1 1 1", "node x 1"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_watched_guest_is_translated_and_does_not_see_what_counting_costs() {
+        let machine = Machine {
+            accelerator: Accelerator::Kvm,
+            cmdline: "init=/bin/a -- b".into(),
+            ..Machine::new("/kernel".as_ref(), "/status".as_ref()).unwrap()
+        };
+        let plugin = Plugin { code: "/l".into(), out: "/o".into(), switch: "/s".into() };
+        let line = plugin.watch(machine).by_hand();
+        for words in [
+            "-accel tcg,thread=single -icount shift=0,sleep=on ",
+            "-plugin file=/l,out=/o,switch=/s",
+            "'norandmaps init=/bin/a -- b'",
+        ] {
+            assert!(line.contains(words), "no {words:?} in {line}");
         }
     }
 
