@@ -13,6 +13,8 @@ use crate::workspace;
 const WIDTH: usize = 1400;
 /// Boxes that are narrower, in per cent, are left out.
 const NARROWEST: f64 = 0.1;
+/// A program's functions lie side by side, without callers: those that are smaller, in per cent, are one box.
+const SMALLEST: f64 = 0.5;
 
 /// A name that fits into a box: the last two parts of the path, without generic arguments and closures. `<T as Trait>::f` and
 /// `module::<impl T>::f` are functions of T.
@@ -54,9 +56,10 @@ fn parts(path: &str) -> Vec<&str> {
 
 /// Draws a profile, its counts divided by `per`, into an SVG file.
 pub fn draw(tally: &Tally, per: u64, title: &str, path: &Path) -> Result<()> {
-    let folded = tally.folded(1, short);
+    let folded = tally.with_small_ones_merged(SMALLEST).folded(1, short);
     let mut options = Options::default();
     options.title = title.to_string();
+    options.subtitle = Some(tally.summary(per));
     options.count_name = if per == 1 { "instructions".into() } else { "instructions each".into() };
     options.factor = 1.0 / per as f64;
     options.image_width = Some(WIDTH);
@@ -100,6 +103,7 @@ mod tests {
         let svg = std::fs::read_to_string(file.path()).unwrap();
         for text in [
             "title",
+            "4 instructions, each of 10: 4 in the kernel (100 %), 0 in user mode (0 %)",
             "<title>kernel (4 instructions each, ",
             "<title>a::b (3 instructions each, 75",
             "<title>c::d (3 ",

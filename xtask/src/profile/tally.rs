@@ -10,6 +10,8 @@ use super::symbols::{Names, Side, side};
 const KERNEL: &str = "kernel";
 /// Below all of a program's.
 const USER: &str = "user mode";
+/// Functions of programs that are too small for a box each.
+const SMALL: &str = "smaller functions";
 
 /// One profile, with names.
 #[derive(Debug, Clone, Default)]
@@ -87,19 +89,45 @@ impl Tally {
         functions
     }
 
+    fn share(&self, part: u64) -> f64 {
+        100.0 * part as f64 / self.total().max(1) as f64
+    }
+
+    /// The totals, divided by `per`, in a line.
+    pub fn summary(&self, per: u64) -> String {
+        let each = |part: u64| number(part as f64 / per as f64);
+        format!(
+            "{} instructions{}: {} in the kernel ({:.0} %), {} in user mode ({:.0} %)",
+            each(self.total()),
+            if per == 1 { String::new() } else { format!(", each of {}", number(per as f64)) },
+            each(self.kernel),
+            self.share(self.kernel),
+            each(self.user),
+            self.share(self.user)
+        )
+    }
+
+    /// The same, where functions of programs with less than `least` per cent are one.
+    pub fn with_small_ones_merged(&self, least: f64) -> Self {
+        let mut merged = Self { stacks: HashMap::new(), ..*self };
+        for (stack, instructions) in &self.stacks {
+            let mut stack = stack.clone();
+            if let [side, name] = &mut stack[..]
+                && side == USER
+                && self.share(*instructions) < least
+            {
+                *name = SMALL.to_string();
+            }
+            *merged.stacks.entry(stack).or_default() += instructions;
+        }
+        merged
+    }
+
     /// Totals and the `top` functions, divided by `per`.
     pub fn table(&self, per: u64, top: usize) -> String {
-        let share = |part: u64| 100.0 * part as f64 / self.total().max(1) as f64;
+        let share = |part| self.share(part);
         let each = |part: u64| number(part as f64 / per as f64);
-        let mut text = format!(
-            "{} instructions{}: {} in the kernel ({:.0} %), {} in user mode ({:.0} %)\n",
-            each(self.total()),
-            if per == 1 { String::new() } else { format!(", each of {per}") },
-            each(self.kernel),
-            share(self.kernel),
-            each(self.user),
-            share(self.user)
-        );
+        let mut text = self.summary(per) + "\n";
         let functions = self.functions();
         for (name, instructions) in functions.iter().take(top) {
             let _ = writeln!(text, "{:>16} {:5.1} %  {name}", each(*instructions), share(*instructions));
@@ -178,6 +206,20 @@ mod tests {
             table.contains("80  80.0 %  read\n") && table.contains("20  20.0 %  2 more functions\n"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn small_functions_of_programs_are_merged() {
+        let stack = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect();
+        let tally = Tally::of_stacks([
+            (stack(&["kernel", "tiny"]), 1),
+            (stack(&["user mode", "large"]), 90),
+            (stack(&["user mode", "small"]), 5),
+            (stack(&["user mode", "smaller"]), 4),
+        ]);
+        let merged = tally.with_small_ones_merged(6.0);
+        assert_eq!(merged.functions(), [("large", 90), ("smaller functions", 9), ("tiny", 1)]);
+        assert_eq!((merged.kernel(), merged.user()), (1, 99));
     }
 
     #[test]
