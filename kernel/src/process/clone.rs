@@ -416,6 +416,14 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_comes_while_its_process_stops_looks_at_that() {
+        let parent = process().leader().unwrap();
+        assert!(!made(&parent, PTHREAD).interrupted());
+        parent.process().group().stop = Some(Signal::STOP);
+        assert!(made(&parent, PTHREAD).interrupted());
+    }
+
+    #[test]
     fn a_user_is_held_to_its_limit_of_processes() {
         use super::super::limits::Limit;
         let process = process();

@@ -94,6 +94,8 @@ mod tests {
         let waiter = Waiter::new(&parent.children_changed, Events::IN);
         child.send_signal(SignalInfo::kernel(Signal::STOP)).unwrap();
         assert!(threads[0].take_signal().is_none());
+        // A thread that waits or runs has to look at it.
+        assert!(threads[1].interrupted());
 
         let stops = threads
             .clone()

@@ -382,8 +382,10 @@ const MS_KNOWN: u64 = 0xf | MS_WITHOUT_MEANING;
 /// `MS_SYNCHRONOUS`, `DIRSYNC`, `NOATIME`, `NODIRATIME`, `SILENT`, `RELATIME`, `STRICTATIME`, `LAZYTIME`, `MGC_VAL`.
 const MS_WITHOUT_MEANING: u64 =
     0x10 | 0x80 | 0x400 | 0x800 | 0x8000 | 1 << 21 | 1 << 24 | 1 << 25 | 0xc0ed_0000;
-/// `MS_REC`, `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`: how mounts propagate between namespaces, of which there is one.
-const MS_PROPAGATION: u64 = 0x4000 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20;
+/// Of the mounts below, too.
+const MS_REC: u64 = 0x4000;
+/// `MS_UNBINDABLE`, `PRIVATE`, `SLAVE`, `SHARED`: how mounts propagate between namespaces, of which there is one.
+const MS_PROPAGATION: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20;
 
 /// mount(2) of tmpfs, proc, sysfs and devtmpfs, and changes of propagation, which have nobody to propagate to. No remounts, binds or moves: `EINVAL`.
 pub fn mount(
@@ -397,10 +399,12 @@ pub fn mount(
     let path = c.path(target)?;
     let at = c.locate(AT_FDCWD, path.bytes(), 0, true)?;
     check_privileged(c)?;
-    if flags & MS_PROPAGATION & !0x4000 != 0 && flags & !(MS_PROPAGATION | MS_WITHOUT_MEANING) == 0 {
-        return if at.is_mount_root() { Ok(0) } else { Err(Errno::EINVAL) };
+    let propagation = flags & MS_PROPAGATION;
+    if propagation != 0 && flags & !(MS_PROPAGATION | MS_REC | MS_WITHOUT_MEANING) == 0 {
+        let is_possible = propagation.is_power_of_two() && at.is_mount_root();
+        return if is_possible { Ok(0) } else { Err(Errno::EINVAL) };
     }
-    if flags & !(MS_KNOWN | 0x4000) != 0 {
+    if flags & !(MS_KNOWN | MS_REC) != 0 {
         return Err(Errno::EINVAL);
     }
     let fs_type = c.path(fs_type.non_null().ok_or(Errno::EINVAL)?)?;

@@ -66,14 +66,16 @@ impl State {
 mod tests {
     use super::*;
     use crate::memory::{MapRequest, Protection};
+    use crate::sched::fixture::Waiter;
 
     #[test]
     fn one_changes_at_a_time() {
         let space = AddressSpace::new().unwrap();
         let turn = space.try_turn();
         assert!(turn.is_some() && space.try_turn().is_none());
+        let waiter = Waiter::new(space.turns(), Events::IN);
         drop(turn);
-        assert!(space.try_turn().is_some());
+        assert!(waiter.was_woken() && space.try_turn().is_some());
     }
 
     #[test]

@@ -323,3 +323,22 @@ async fn become_only_thread(thread: &Arc<Thread>) -> Result<(), Errno> {
     process.group().survivor = None;
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{end, process, run_as_thread, second_thread};
+    use super::*;
+
+    #[test]
+    fn the_other_threads_end_before_a_program_begins() {
+        let process = process();
+        let (first, second) = (process.leader().unwrap(), second_thread(&process));
+        let caller = second.clone();
+        let alone = run_as_thread(second.clone(), async move { become_only_thread(&caller).await });
+        assert_eq!(alone.result(), None);
+        assert!(first.is_dying() && !second.is_dying());
+        end(&first);
+        assert_eq!(alone.result(), Some(Ok(())));
+        assert_eq!(second.tid(), process.pid());
+    }
+}

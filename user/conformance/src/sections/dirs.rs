@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 
-use libc::{AT_FDCWD, AT_REMOVEDIR, O_DIRECTORY, O_PATH, O_RDONLY};
+use libc::{AT_FDCWD, AT_REMOVEDIR, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR};
 use user_sys::{Errno, Zeroed, must, sys};
 
-use crate::fixture::{c, file, lseek, open};
+use crate::fixture::{c, file, lseek, open, pipe};
 use crate::section;
 use crate::transcript::{Transcript, ok};
 
 section!("dirs":
-    make, remove, unlink, list, list_many, list_errors, list_while_removing, too_long, not_a_directory,
+    make, remove, unlink, list, list_many, list_errors, list_while_removing, too_long, not_a_directory, not_a_place, not_a_name,
     current, current_removed, descriptors, dots, special_nodes,
 );
 
@@ -225,6 +225,36 @@ fn not_a_directory(t: Transcript) {
     t.say("rename to", ok(sys!(rename, c"dir", c"file/x")));
     t.say("chdir", ok(sys!(chdir, c"file")));
     t.say("readlink", ok(sys!(readlink, c"file/x", &mut [0_u8; 8], 8)));
+}
+
+/// Descriptors of what is no directory, where one is needed.
+fn not_a_place(t: Transcript) {
+    let (fd, (reader, _)) = (file(c"file"), pipe(0));
+    for (what, fd) in [("file", fd), ("pipe", reader), ("none", 99)] {
+        t.say(&format!("{what}, open"), ok(sys!(openat, fd, c"x", O_RDONLY)));
+        t.say(&format!("{what}, mkdir"), ok(sys!(mkdirat, fd, c"x", 0o755)));
+        t.say(&format!("{what}, link"), ok(sys!(linkat, AT_FDCWD, c"file", fd, c"x", 0)));
+        t.say(&format!("{what}, rename"), ok(sys!(renameat, fd, c"x", AT_FDCWD, c"y")));
+        t.say(&format!("{what}, list"), getdents(fd, 4096).map(|names| names.len()));
+    }
+    t.say("below a pipe", ok(open(&c(&format!("/proc/self/fd/{reader}/x")), O_RDONLY)));
+    t.say("below a text of the kernel", ok(open(c"/proc/uptime/x", O_RDONLY)));
+    t.say("link that is a text of the kernel", ok(sys!(readlink, c"/proc/uptime", &mut [0_u8; 8], 8)));
+}
+
+/// Where a new name is needed, and `.` or `..` is none.
+fn not_a_name(t: Transcript) {
+    must(sys!(mkdir, c"dir", 0o755));
+    file(c"file");
+    t.say("link", ok(sys!(link, c"file", c".")));
+    t.say("link, above", ok(sys!(link, c"file", c"dir/..")));
+    t.say("symbolic link", ok(sys!(symlink, c"x", c".")));
+    t.say("node", ok(sys!(mknod, c".", libc::S_IFREG | 0o644, 0)));
+    t.say("new file", ok(open(c".", O_RDWR | O_CREAT)));
+    t.say("new file of one's own", ok(open(c".", O_RDWR | O_CREAT | O_EXCL)));
+    t.say("rename", ok(sys!(rename, c"dir", c".")));
+    t.say("rename, from", ok(sys!(rename, c".", c"other")));
+    t.say("node of no type", ok(sys!(mknod, c"other", 0o110_644, 0)));
 }
 
 /// The last part of the current directory's path: what is above depends on where the program runs.

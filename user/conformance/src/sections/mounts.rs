@@ -7,7 +7,8 @@ use std::ffi::CStr;
 use std::fs;
 
 use libc::{
-    CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH, MNT_EXPIRE, MS_RDONLY, O_CREAT, O_RDONLY, O_RDWR, UMOUNT_NOFOLLOW,
+    CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH, MNT_EXPIRE, MS_PRIVATE, MS_RDONLY, MS_SLAVE, O_CREAT, O_RDONLY,
+    O_RDWR, UMOUNT_NOFOLLOW,
 };
 use user_sys::{Errno, must, sys};
 
@@ -16,7 +17,7 @@ use crate::section;
 use crate::transcript::{Transcript, ok};
 
 section!("mounts":
-    place, kind, privilege, unmount, busy, detach, stacked, nested, read_only, names, change_root, change_directory,
+    place, kind, privilege, unmount, busy, detach, stacked, propagation, nested, read_only, names, change_root, change_directory,
 );
 
 /// Makes the process one that may mount.
@@ -98,6 +99,7 @@ fn kind(t: Transcript) {
     t.say("wrong pointer as source", ok(sys!(mount, 1, c"dir", c"tmpfs", 0, c"")));
     t.say("unknown option", mount_with(c"dir", 0, c"colour=red"));
     t.say("size without a number", mount_with(c"dir", 0, c"size=lots"));
+    t.say("size with an unknown unit", mount_with(c"dir", 0, c"size=1x"));
     t.say("mode without a number", mount_with(c"dir", 0, c"mode=9"));
     t.say("unknown option on a file", mount_with(c"file", 0, c"colour=red"));
     t.say("no source, no options", ok(sys!(mount, 0, c"dir", c"tmpfs", 0, 0)));
@@ -190,6 +192,18 @@ fn stacked(t: Transcript) {
         t.say(&format!("{what} goes"), umount(c"mnt"));
     }
     t.say("what was there before", content(c"mnt/file"));
+}
+
+fn propagation(t: Transcript) {
+    alone();
+    mkdir(c"mnt");
+    let private = |target| ok(sys!(mount, c"none", target, 0, MS_PRIVATE, 0));
+    t.say("of no mount", private(c"mnt"));
+    t.say("of what is missing", private(c"missing"));
+    mounted(c"mnt");
+    t.say("of a mount", private(c"mnt"));
+    t.say("of two kinds", ok(sys!(mount, c"none", c"mnt", 0, MS_PRIVATE | MS_SLAVE, 0)));
+    t.say("unmount", umount(c"mnt"));
 }
 
 fn nested(t: Transcript) {
