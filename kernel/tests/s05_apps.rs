@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use xtask::guest::{Guest, Setup};
+use xtask::guest::{Guest, Setup, amount};
 use xtask::namespace::{GUEST_ADDRESS, Namespace};
 use xtask::process::dies_with_us;
 use xtask::qemu::{Forward, Nic};
@@ -44,9 +44,10 @@ fn exercise_redis(namespace: &Namespace) -> Result<()> {
     ensure!(redis_cli(namespace, &["set", "k", "v"])? == ["OK"]);
     ensure!(redis_cli(namespace, &["get", "k"])? == ["v"]);
     ensure!(redis_cli(namespace, &["info"])?.iter().any(|line| line.starts_with("redis_version:")));
+    let requests = amount("500", "5000");
     for pipeline in ["1", "16"] {
         let arguments =
-            ["-h", GUEST_ADDRESS, "-n", "3000", "-t", "ping,set,get,lpush,lrange,mset", "-P", pipeline];
+            ["-h", GUEST_ADDRESS, "-n", requests, "-t", "ping,set,get,lpush,lrange,mset", "-P", pipeline];
         let lines = lines_of(namespace.enter("redis-benchmark"), &[&arguments[..], &["--csv"]].concat())?;
         for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "LPUSH", "LRANGE_100", "LRANGE_600", "MSET"] {
             ensure!(

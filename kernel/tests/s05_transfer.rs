@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use xtask::guest::{self, Guest, Setup};
+use xtask::guest::{self, Guest, Setup, amount};
 use xtask::namespace::{GUEST_ADDRESS, Namespace};
 use xtask::qemu::Nic;
 use xtask::relay::{Faults, Relay};
 
 use crate::common::{await_lease, lines_of, on_each_nic};
 
-/// What a large file has.
-const LARGE: usize = 100_000_000;
+/// What a large file has, from day to day and in long tests.
+const LARGE: (usize, usize) = (25_000_000, 300_000_000);
 /// What is sent over a network that loses packets. Now and then it takes a second until one is sent again.
 const MODEST: usize = 700_000;
 /// A network much worse than most. The seed is arbitrary.
@@ -30,8 +30,9 @@ on_each_nic!(bad_network: s05_bad_network_virtio, s05_bad_network_e1000, s05_bad
 
 fn large_file(nic: Nic) -> Result<()> {
     let namespace = Namespace::with_dhcp()?;
-    let mut guest = partner(LARGE)?.tap(nic).start_in(Some(&namespace))?;
-    let result = transfer(&mut guest, &namespace, LARGE);
+    let size = amount(LARGE.0, LARGE.1);
+    let mut guest = partner(size)?.tap(nic).start_in(Some(&namespace))?;
+    let result = transfer(&mut guest, &namespace, size);
     guest.stop_after(result)
 }
 

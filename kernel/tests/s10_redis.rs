@@ -2,6 +2,7 @@
 //! to measure with. `cargo xtask bench redis` measures.
 
 use anyhow::{Context, Result, ensure};
+use xtask::guest::amount;
 use xtask::namespace::{GUEST_ADDRESS, Namespace};
 use xtask::qemu::Nic;
 
@@ -22,7 +23,7 @@ fn redis_benchmark(nic: Nic) -> Result<()> {
 
 fn measure(namespace: &Namespace, nic: Nic) -> Result<()> {
     println!("nic,pipeline,test,requests_per_second");
-    for (pipeline, requests) in [("1", "5000"), ("29", "50000")] {
+    for (pipeline, requests) in [("1", amount("1000", "10000")), ("29", amount("10000", "100000"))] {
         let arguments = ["-h", GUEST_ADDRESS, "-t", "ping,set,get", "-n", requests, "-P", pipeline, "--csv"];
         let lines = lines_of(namespace.enter("redis-benchmark"), &arguments)?;
         for test in ["PING_INLINE", "PING_MBULK", "SET", "GET"] {

@@ -1,5 +1,6 @@
 //! `cargo xtask build`: the kernel, the user programs, the initramfs of the default program.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -75,18 +76,24 @@ fn tell(path: &Path) {
 pub fn kernel(profile: Profile) -> Result<PathBuf> {
     let _lock = workspace::lock("kernel")?;
     let step = Step::new(format!("building the kernel ({})", profile.name()));
-    let built_in = workspace::target().join("kernel");
     let mut cargo = toolchain::Toolchain::obtain()?.cargo("build");
-    cargo
-        .args(["--profile", profile.name(), "--package", "nrk", "--bin", "nrk", "--target-dir"])
-        .arg(&built_in);
+    cargo.args(kernel_options(profile)).args(["--package", "nrk", "--bin", "nrk"]);
     process::run(&mut cargo, &step).context("the kernel does not build")?;
-    let elf = built_in.join(toolchain::TARGET).join(profile.name()).join("nrk");
+    let elf = kernel_folder().join(toolchain::TARGET).join(profile.name()).join("nrk");
     let mut bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     ksyms::fill(&mut bytes)?;
     let image = profile.image();
     workspace::write_atomically(&image, |file| Ok(file.write_all(&bytes)?))?;
     Ok(image)
+}
+
+/// Cargo's options for whatever it does with the kernel: one profile and one folder, so that each uses what another compiled.
+pub fn kernel_options(profile: Profile) -> [OsString; 4] {
+    ["--profile".into(), profile.name().into(), "--target-dir".into(), kernel_folder().into()]
+}
+
+fn kernel_folder() -> PathBuf {
+    workspace::target().join("kernel")
 }
 
 /// Builds the programs in `user/`, static, and returns the folder in which they lie.

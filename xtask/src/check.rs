@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use crate::build::{self, Profile};
 use crate::documents::links;
 use crate::progress::Step;
 use crate::setup::{self, Need};
@@ -124,11 +125,7 @@ fn kernel_clippy(what: &[&str]) -> Result<Command> {
         setup::install("clippy of Debian's compiler is not installed", &["rust-web-clippy"])?;
     }
     let mut command = toolchain.cargo("clippy");
-    command
-        .args(what)
-        .arg("--target-dir")
-        .arg(workspace::target().join("kernel"))
-        .args(["--", "-D", "warnings"]);
+    command.args(build::kernel_options(Profile::Daily)).args(what).args(["--", "-D", "warnings"]);
     Ok(command)
 }
 
@@ -141,7 +138,7 @@ fn doc() -> Command {
 
 fn kernel_doc() -> Result<Command> {
     let mut command = cargo(Toolchain::obtain()?.cargo("doc"), &["--package", "nrk", "--no-deps"]);
-    command.arg("--target-dir").arg(workspace::target().join("kernel")).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(build::kernel_options(Profile::Daily)).env("RUSTDOCFLAGS", "-D warnings");
     Ok(command)
 }
 
@@ -161,11 +158,11 @@ fn book() -> Result<Command> {
 
 fn book_builder() -> Result<PathBuf> {
     let step = Step::new("building mdBook");
-    let built_in = workspace::target().join("book-builder");
     let mut cargo = toolchain::cargo();
-    cargo.args(["build", "--locked", "--manifest-path", BOOK_BUILDER, "--target-dir"]).arg(&built_in);
+    cargo.args(["build", "--locked", "--manifest-path", BOOK_BUILDER]);
+    cargo.arg("--target-dir").arg(workspace::target());
     process::run(&mut cargo, &step).context("mdBook does not build")?;
-    Ok(built_in.join("debug/book-builder"))
+    Ok(workspace::target().join("debug/book-builder"))
 }
 
 fn spelling() -> Result<Command> {

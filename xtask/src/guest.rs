@@ -479,12 +479,22 @@ pub fn shows(console: &str, texts: &[&str]) -> Result<()> {
 
 /// Set for the tests: they run the kernel that is measured, not the one of every day.
 pub const RELEASE: &str = "NRK_TEST_RELEASE";
+/// Set for the tests: they take the amounts that find more, and longer.
+pub const LONG: &str = "NRK_TEST_LONG";
+
+/// How much of something a test takes: the first from day to day, the second with `cargo xtask test --long`.
+pub fn amount<T>(daily: T, long: T) -> T {
+    if is_set(LONG) { long } else { daily }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
 
 /// The kernel, built once per process.
 pub fn test_kernel() -> Result<&'static Path> {
     static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let release = std::env::var_os(RELEASE).is_some_and(|value| !value.is_empty());
-    once(&KERNEL, || build::kernel(Profile::released(release))).map(PathBuf::as_path)
+    once(&KERNEL, || build::kernel(Profile::released(is_set(RELEASE)))).map(PathBuf::as_path)
 }
 
 /// The kernel for gdb, built once per process.
