@@ -25,6 +25,7 @@ static MAINS: &[(&str, Main)] = &[
     ("s00_exit", |_| s00_exit()),
     ("s01_pfault", |_| s01_pfault()),
     ("s01_gpfault", |_| s01_gpfault()),
+    ("s01_panic", |_| s01_panic()),
     ("s01_double_fault", |_| faults::overflow_stack()),
     ("s01_alloc", |_| s01_alloc()),
     ("s01_time", |_| s01_time()),
@@ -58,7 +59,7 @@ pub fn run(name: &str, machine: &'static Machine) -> ! {
     arch::exit(0)
 }
 
-// Each fault has a frame of its own, by whose name the backtrace is checked; the number keeps equal functions apart.
+// Each fault has a frame of its own, by whose name and line the backtrace is checked; the number keeps equal functions apart.
 
 #[inline(never)]
 fn s00_pfault_early() {
@@ -82,6 +83,17 @@ fn s01_pfault() {
 fn s01_gpfault() {
     core::hint::black_box(3);
     faults::general_protection();
+}
+
+/// A report names both ends of what was inlined.
+#[inline(never)]
+fn s01_panic() {
+    fail_inlined();
+}
+
+#[inline(always)]
+fn fail_inlined() {
+    panic!("on purpose");
 }
 
 /// The exit status of the kernel arrives at the host.

@@ -1,5 +1,6 @@
 //! What several groups of tests share.
 
+use std::fs;
 use std::process::{ChildStdin, Command};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use xtask::guest::{Setup, shows};
 use xtask::namespace::{GUEST_ADDRESS, Namespace};
 use xtask::qemu::MAC;
 use xtask::watched::Watched;
+use xtask::workspace;
 
 /// How long a client or a helper may take: see [`xtask::guest`] for why so long.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -40,16 +42,34 @@ pub fn kernel_main_passes(name: &str) -> Result<()> {
     shows(&console, &[&format!("{name}: ok")])
 }
 
-/// Runs a kernel-side main that ends in a CPU exception: the report begins with `headline` and shows `details`, and its
-/// backtrace names a function.
-pub fn kernel_main_faults(name: &str, headline: &str, details: &[&str], function: &str) -> Result<()> {
+/// Runs a kernel-side main that ends in a CPU exception: the report begins with `headline` and shows `details`, and the frame of
+/// the main in its backtrace names the line with `statement`.
+pub fn kernel_main_faults(name: &str, headline: &str, details: &[&str], statement: &str) -> Result<()> {
     let console = Setup::kernel_test(name).run(Ending::Exception)?;
     let start = console.to_lowercase().find(headline);
     let report = &console[start.with_context(|| format!("no {headline:?} in:\n{console}"))?..];
     shows(report, details)?;
     shows(report, &["on core 0", "rip", "rsp", "rflags", "backtrace"])?;
-    let backtrace = report.to_lowercase().find("backtrace").unwrap_or_default();
-    shows(&report[backtrace..], &[function])
+    shows(frame_of(report, name)?, &[&place(name, statement)?])
+}
+
+/// The line of a report for the frame of a kernel-side main.
+pub fn frame_of<'a>(report: &'a str, name: &str) -> Result<&'a str> {
+    let backtrace = report.find("backtrace:").map(|at| &report[at..]);
+    let mut lines = backtrace.unwrap_or_default().lines();
+    let function = format!(" nrk::integration_main::{name} + 0x");
+    lines.find(|line| line.contains(&function)).with_context(|| format!("no frame of {name} in:\n{report}"))
+}
+
+/// Where a statement is in the source of a function among the kernel-side mains, as a backtrace shows it.
+pub fn place(function: &str, statement: &str) -> Result<String> {
+    const FILE: &str = "kernel/src/integration_main.rs";
+    let source = fs::read_to_string(workspace::root().join(FILE))?;
+    let mut lines = source.lines().zip(1..).skip_while(|(line, _)| *line != format!("fn {function}() {{"));
+    let (_, number) = lines
+        .find(|(line, _)| line.contains(statement))
+        .with_context(|| format!("no {statement:?} in {function} of {FILE}"))?;
+    Ok(format!("{FILE}:{number}"))
 }
 
 /// Runs a subcommand of user/torture, alone as init; it prints `NAME: ok`.

@@ -14,10 +14,10 @@ fn s00_exit() -> Result<()> {
 
 #[test]
 fn s00_pfault_early() -> Result<()> {
-    kernel_main_faults("s00_pfault_early", "page fault", &["0x4000deadbeef"], "s00_pfault_early")
+    kernel_main_faults("s00_pfault_early", "page fault", &["0x4000deadbeef"], "faults::read")
 }
 
 #[test]
 fn s00_gpfault_early() -> Result<()> {
-    kernel_main_faults("s00_gpfault_early", "general protection fault", &[], "s00_gpfault_early")
+    kernel_main_faults("s00_gpfault_early", "general protection fault", &[], "faults::general_protection")
 }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{ksyms, pack, process, progress::Step, run, setup, toolchain, workspace};
+use crate::{pack, process, progress::Step, run, setup, toolchain, workspace};
 
 /// The target of the programs in `user/`.
 const USER_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Where the kernel image's 2 GiB begin.
+const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
+/// Where the room for the table of functions and lines is.
+const ROOM: &str = "its room is SIZE in kernel/src/arch/x86_64/symbols.rs";
 
 /// How much the compiler does: the profiles of that name in the workspace's Cargo.toml.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +85,8 @@ pub fn kernel(profile: Profile) -> Result<PathBuf> {
     process::run(&mut cargo, &step).context("the kernel does not build")?;
     let elf = kernel_folder().join(toolchain::TARGET).join(profile.name()).join("nrk");
     let mut bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    ksyms::fill(&mut bytes)?;
+    ksyms::fill(&mut bytes, KERNEL_BASE, &workspace::root())
+        .with_context(|| format!("the kernel gets no table for its backtraces ({ROOM})"))?;
     let image = profile.image();
     workspace::write_atomically(&image, |file| Ok(file.write_all(&bytes)?))?;
     Ok(image)

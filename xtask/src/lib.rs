@@ -5,7 +5,7 @@
 //!
 //! | Commands, one file each | Parts they are made of |
 //! |---|---|
-//! | [`setup`], [`build`], [`run`], [`mod@test`], [`conformance`], [`mod@bench`], [`profile`], [`check`] | [`toolchain`], [`ksyms`]: the kernel's target and symbol table |
+//! | [`setup`], [`build`], [`run`], [`mod@test`], [`conformance`], [`mod@bench`], [`profile`], [`check`] | [`toolchain`]: the kernel's target |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
 //! | | [`qemu`], [`accel`], [`cmdline`], [`gdb`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
@@ -30,7 +30,6 @@ pub mod gdb;
 pub mod guest;
 pub mod host;
 pub mod image;
-pub mod ksyms;
 pub mod monitor;
 pub mod namespace;
 pub mod pack;

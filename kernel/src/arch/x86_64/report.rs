@@ -1,4 +1,4 @@
-//! Reports of the end: registers and a backtrace with names, and then the machine is switched off.
+//! Reports of the end: registers and a backtrace with names and lines, and then the machine is switched off.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use super::apic;
 use super::console::print_unlocked;
 use super::core_area::core_id;
 use super::exit::{self, ExitCode};
-use super::symbols;
+use super::symbols::Code;
 use super::traps::KernelTrapFrame;
 use crate::sched::TaskHandle;
 
@@ -79,10 +79,7 @@ pub fn backtrace(rip: u64, mut rbp: u64) {
 fn print_frame(depth: usize, address: u64) {
     // A return address points behind the call, which may be the function's last instruction.
     let within = if depth == 0 { address } else { address - 1 };
-    match symbols::resolve(within) {
-        Some((name, offset)) => line!("  {depth:2}: {address:#018x} {name} + {offset:#x}"),
-        None => line!("  {depth:2}: {address:#018x}"),
-    }
+    line!("  {depth:2}: {address:#018x}{}", Code(within));
 }
 
 fn exception_name(vector: u64) -> &'static str {
