@@ -9,6 +9,9 @@ mod dump;
 mod executor;
 #[cfg(test)]
 pub mod fixture;
+#[cfg(test)]
+#[deny(unsafe_code)]
+pub mod run_queue;
 #[deny(unsafe_code)]
 pub mod timer;
 #[deny(unsafe_code)]
