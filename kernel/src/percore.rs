@@ -19,11 +19,13 @@ macro_rules! per_core {
 
 impl<T> PerCore<T> {
     /// The running core's copy.
+    #[inline]
     pub fn here(&self) -> &T {
         self.of(arch::core_id())
     }
 
     /// The copy of `core`.
+    #[inline]
     pub fn of(&self, core: CoreId) -> &T {
         &self.0[usize::from(core.0)].0
     }

@@ -14,9 +14,11 @@ use super::run;
 use super::signal::{AlternateStack, Signal};
 use super::thread::{NewThread, Resources, SharedSpace, Thread, attention};
 use super::vfork::Completion;
+use crate::arch;
 use crate::errno::Errno;
 use crate::fs::OpenFlags;
 use crate::memory::{AddressSpace, Purpose, VirtAddr, admit};
+use crate::sched::{NoRoom, Place};
 use crate::syscall::Caller;
 use crate::uaccess::UserPtr;
 
@@ -143,6 +145,7 @@ pub async fn clone(caller: &mut Caller<'_>, request: CloneRequest) -> Result<u32
     request.check()?;
     admit(Purpose::User)?;
     check_limit(caller.thread)?;
+    let place = Place::on(arch::core_id()).map_err(|NoRoom| Errno::EAGAIN)?;
     let tid = with_table(|table| table.reserve())?;
     let made = make(caller, &request, tid).await.inspect_err(|_| with_table(|table| table.release(tid)));
     let (child, completion) = made?;
@@ -150,7 +153,7 @@ pub async fn clone(caller: &mut Caller<'_>, request: CloneRequest) -> Result<u32
         let given = give_descriptor(caller, &child, request.pidfd);
         given.inspect_err(|_| with_table(|table| table.release(tid)))?;
     }
-    start(caller, child, &request);
+    start(caller, child, &request, place);
     if let Some(completion) = completion {
         // Only the caller's own end cuts this short.
         let _ = block_unless_dying(caller.thread, completion.waiters(), || completion.is_complete()).await;
@@ -279,7 +282,7 @@ fn give_descriptor(caller: &Caller<'_>, child: &Thread, at: u64) -> Result<(), E
 }
 
 /// Enters the child among processes and threads, and sets it going.
-fn start(caller: &Caller<'_>, child: Arc<Thread>, request: &CloneRequest) {
+fn start(caller: &Caller<'_>, child: Arc<Thread>, request: &CloneRequest, place: Place) {
     let flags = request.flags;
     store_ids(caller, &child, request);
     let mut context = caller.context.clone();
@@ -291,7 +294,7 @@ fn start(caller: &Caller<'_>, child: Arc<Thread>, request: &CloneRequest) {
         context.set_fs_base(request.tls);
     }
     enter(caller.thread, &child, flags);
-    run::spawn(child, context);
+    run::spawn(child, context, place);
 }
 
 fn enter(parent: &Thread, child: &Arc<Thread>, flags: CloneFlags) {

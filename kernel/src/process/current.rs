@@ -19,6 +19,7 @@ pub(super) fn try_here() -> Option<SpinLockGuard<'static, Option<Arc<Thread>>>> 
 }
 
 /// This core runs `thread` until the returned value is dropped.
+#[inline]
 pub(super) fn enter(thread: &Arc<Thread>) -> Running {
     let old = CURRENT.here().lock().replace(thread.clone());
     drop(old);
@@ -29,6 +30,7 @@ pub(super) fn enter(thread: &Arc<Thread>) -> Running {
 pub(super) struct Running(());
 
 impl Drop for Running {
+    #[inline]
     fn drop(&mut self) {
         let thread = CURRENT.here().lock().take();
         drop(thread);

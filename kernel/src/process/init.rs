@@ -12,10 +12,11 @@ use super::session::Session;
 use super::signal::{SignalActions, SignalSet};
 use super::thread::{NewThread, Resources, SharedSpace, Thread};
 use super::{Credentials, hooks};
-use crate::arch::UserContext;
+use crate::arch::{self, UserContext};
 use crate::errno::Errno;
 use crate::fs::path::{View, resolve};
 use crate::fs::{FdTable, FsContext, Identity, OpenFile, OpenFlags, open, setup};
+use crate::sched::{NoRoom, Place};
 
 /// Starts the program at `path` as process 1, with descriptors 0, 1 and 2 on the console. When it ends, the hook
 /// `init_exited` gets its status.
@@ -60,7 +61,8 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
     }));
     process.group().threads.push(thread.clone());
     enter_process(&process, &thread, None);
-    run::spawn(thread, UserContext::new(prepared.entry, prepared.stack_pointer));
+    let place = Place::on(arch::core_id()).map_err(|NoRoom| Errno::ENOMEM)?;
+    run::spawn(thread, UserContext::new(prepared.entry, prepared.stack_pointer), place);
     Ok(())
 }
 

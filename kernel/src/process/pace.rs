@@ -3,7 +3,7 @@
 //! The kernel is not preempted, so a call that has gigabytes of memory to clear would keep the core from everybody else, and from its
 //! interrupts. [`Pace`] says when it has had the core for long enough, lets the others go first, and ends a call whose thread is to end.
 
-use super::run::yield_now;
+use super::run::give_way;
 use super::thread::Thread;
 use super::usage::Charge;
 use crate::arch;
@@ -36,7 +36,7 @@ impl<'a> Pace<'a> {
             let elapsed = self.thread.usage.charge(now, Charge::System);
             self.thread.process().count_time(elapsed, Charge::System);
             arch::take_interrupts();
-            yield_now(self.thread).await;
+            give_way(self.thread).await;
             self.until = arch::now() + STRETCH;
         }
         if self.thread.is_dying() { Err(Errno::EINTR) } else { Ok(()) }

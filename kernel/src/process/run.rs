@@ -19,16 +19,16 @@ use crate::arch::signal_frame::LastTrap;
 use crate::arch::{self, Trap, UserContext};
 use crate::errno::Errno;
 use crate::memory::{Fault, VirtAddr};
-use crate::sched::{self, Priority, timer};
+use crate::sched::{self, Place, timer};
 use crate::syscall::{self, Caller};
 
-/// How long a thread runs before another gets its turn, in nanoseconds.
-pub(crate) const TIME_SLICE: u64 = 4_000_000;
+/// How long a thread of real time waits for memory that another is to give back, in nanoseconds.
+const OUT_OF_MEMORY_PAUSE: u64 = 1_000_000;
 
-/// Starts `thread` with these registers.
-pub(super) fn spawn(thread: Arc<Thread>, context: UserContext) {
+/// Starts `thread` with these registers, at a place that it was given before.
+pub(super) fn spawn(thread: Arc<Thread>, context: UserContext, place: Place) {
     let running = thread.clone();
-    let task = sched::spawn(arch::core_id(), Priority::Normal, async move {
+    let task = sched::spawn_at(place, thread.scheduling().share(), async move {
         let mut life = pin!(live(&running, context));
         poll_fn(|cx| poll_on_core(&running, life.as_mut(), cx)).await;
     });
@@ -44,7 +44,7 @@ pub(super) fn poll_on_core<F: Future>(
     let _running = current::enter(thread);
     let now = arch::now();
     thread.usage.start(now);
-    thread.begin_slice(now);
+    timer::arm_before(sched::slice_end());
     thread.set_state(RunState::Running);
     thread.activate_space();
     let result = future.poll(context);
@@ -137,7 +137,12 @@ async fn page_fault(caller: &Caller<'_>, address: u64, code: u64) {
             debug_assert_eq!(fault, Fault::OutOfMemory);
             oom::make_room(thread);
             // Whoever has to go, goes now; then the access is tried again.
-            sched::yield_now().await;
+            if thread.scheduling().policy.is_real_time() {
+                // Nobody else would run before it.
+                timer::sleep_until(arch::now() + OUT_OF_MEMORY_PAUSE).await;
+            } else {
+                sched::yield_now().await;
+            }
         }
     }
 }
@@ -148,26 +153,20 @@ async fn interrupt(thread: &Arc<Thread>) {
     timer::expire(now);
     let elapsed = thread.usage.charge(now, Charge::User);
     thread.process().count_time(elapsed, Charge::User);
-    let slice_is_over = now >= thread.slice_end.load(Ordering::Relaxed);
-    if sched::has_urgent_work() || (slice_is_over && sched::has_work()) {
-        yield_now(thread).await;
-    } else if slice_is_over {
-        thread.begin_slice(now);
+    if sched::is_preempted(now) {
+        give_way(thread).await;
     } else {
-        timer::arm_before(thread.slice_end.load(Ordering::Relaxed));
+        timer::arm_before(sched::slice_end());
     }
 }
 
-impl Thread {
-    /// Gives it a time slice from `now` on.
-    fn begin_slice(&self, now: u64) {
-        let end = now + TIME_SLICE;
-        self.slice_end.store(end, Ordering::Relaxed);
-        timer::arm_before(end);
-    }
+/// Lets those threads of the core run whose turn it is; this one stays ready.
+pub(crate) async fn give_way(thread: &Thread) {
+    thread.yielding.store(true, Ordering::Relaxed);
+    sched::give_way().await;
 }
 
-/// Lets other threads of the core run; this one stays ready.
+/// Lets the other threads of the core run first; this one stays ready. sched_yield(2)
 pub(crate) async fn yield_now(thread: &Thread) {
     thread.yielding.store(true, Ordering::Relaxed);
     sched::yield_now().await;

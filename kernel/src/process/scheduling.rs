@@ -1,10 +1,11 @@
 //! What a thread asks of the scheduler: policy, priority, nice value, cores. sched(7).
 //!
-//! All threads are scheduled round robin; policy and nice value are kept and reported, as sched_setscheduler(2) and
-//! setpriority(2) set them. The affinity mask is checked against the cores that there are.
+//! Policy and nice value say what share of its core a thread has ([`Parameters::share`]). The affinity mask is checked against the
+//! cores that there are.
 
 use crate::arch::MAX_CORES;
 use crate::errno::Errno;
+use crate::sched::Share;
 
 /// A scheduling policy: `SCHED_*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +89,17 @@ impl Default for Parameters {
 }
 
 impl Parameters {
+    /// The share of its core that this asks for.
+    pub fn share(&self) -> Share {
+        match self.policy {
+            Policy::Other => Share::fair(self.nice),
+            Policy::Batch => Share::batch(self.nice),
+            Policy::Idle => Share::idle(),
+            Policy::Fifo => Share::real_time(self.priority, false),
+            Policy::RoundRobin => Share::real_time(self.priority, true),
+        }
+    }
+
     /// Those of a thread made by one with these.
     pub fn inherited(self) -> Self {
         if !self.reset_on_fork {

@@ -132,8 +132,6 @@ pub struct Thread {
     pub(super) usage: Usage,
     /// The system call that it makes, or [`NO_CALL`].
     call: AtomicU32,
-    /// When its time slice ends, in nanoseconds of the monotonic clock.
-    pub(super) slice_end: AtomicU64,
     /// It gives way though it could go on.
     pub(super) yielding: AtomicBool,
     pub(super) futex: Arc<Waiter>,
@@ -207,7 +205,6 @@ impl Thread {
             restart_deadline: AtomicU64::new(0),
             usage: Usage::default(),
             call: AtomicU32::new(NO_CALL),
-            slice_end: AtomicU64::new(0),
             yielding: AtomicBool::new(false),
             futex: Arc::new(Waiter::default()),
             vfork: SpinLock::new(None),
@@ -307,6 +304,14 @@ impl Thread {
         *self.scheduling.lock()
     }
 
+    /// Gives it the share of its core that its parameters say.
+    pub(crate) fn apply_scheduling(&self) {
+        // Lock order: task, scheduling. Who comes last applies what was set last.
+        if let Some(task) = &*self.task.lock() {
+            task.set_share(self.scheduling().share());
+        }
+    }
+
     /// Whether set-id bits have no effect when it executes a program (`PR_SET_NO_NEW_PRIVS`).
     pub fn has_no_new_privileges(&self) -> bool {
         self.no_new_privileges.load(Ordering::Relaxed)
@@ -345,6 +350,8 @@ impl Thread {
     pub(super) fn set_task(&self, task: TaskHandle) {
         let mut slot = self.task.lock();
         let task = slot.insert(task);
+        // It may have been given other parameters meanwhile.
+        task.set_share(self.scheduling().share());
         if self.attention.load(Ordering::Acquire) != 0 {
             task.wake();
         }

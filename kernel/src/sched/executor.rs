@@ -3,22 +3,25 @@
 //! A [`Task`] is an `Arc` that holds its future and a state word. Its waker *is* that `Arc`, so a wake allocates nothing:
 //! it moves the state from `IDLE` to `SCHEDULED` and pushes the task on its core's *inbox*, an intrusive
 //! lock-free stack. So a wake is legal anywhere, an interrupt handler and another core included. The core's executor moves its
-//! inbox into its run queues, urgent tasks (kernel activities that answer devices) before the rest.
+//! inbox into its [run queue](super::run_queue), which says who is next; there is room in it for every task of the core, since
+//! [`Place`] was asked for it before.
 //!
 //! States: `IDLE` (waits for a wake), `SCHEDULED` (in an inbox or queue), `RUNNING` (being polled), `WOKEN` (woken while being
-//! polled: runs again), `DONE` (finished; wakes are ignored).
+//! polled: runs again), `DONE` (finished; wakes are ignored). Every wake is a read-modify-write of the state, and so is the step to
+//! `RUNNING`: whichever comes second sees what the other wrote before, so that a wake that finds the task scheduled is not lost.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::cell::UnsafeCell;
 use core::future::Future;
+use core::mem::ManuallyDrop;
 use core::pin::Pin;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 
+use super::run_queue::{Entity, RunQueue, Schedulable, Share};
 use crate::arch::{self, CoreId};
 use crate::percore::PerCore;
 use crate::sync::SpinLock;
@@ -34,16 +37,45 @@ const DONE: u8 = 4;
 pub enum Priority {
     /// Runs before any user thread: short kernel activities that answer a device.
     Urgent,
-    /// Takes its turn: user threads.
+    /// Takes its turn among user threads, with nice 0.
     Normal,
+}
+
+/// Room for one task in the run queue of a core.
+pub struct Place(CoreId);
+
+/// There is no memory for one more task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl Place {
+    /// Makes room for a task on `core`.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn on(core: CoreId) -> Result<Self, NoRoom> {
+        let queue = QUEUES.of(core);
+        // The count goes up first, so that two who ask at once get two places.
+        let place = Self(core);
+        let tasks = queue.tasks.fetch_add(1, Ordering::Relaxed) + 1;
+        queue.runnable.lock().queue.try_reserve(tasks).map_err(|_| NoRoom)?;
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        QUEUES.of(self.0).tasks.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type BoxedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Task {
     state: AtomicU8,
-    core: CoreId,
-    priority: Priority,
+    place: Place,
+    /// What the run queue keeps; written under the lock of the queue.
+    entity: Entity,
     /// Link of the inbox; owned by whoever moved `state` to `SCHEDULED`.
     next: AtomicPtr<Task>,
     /// `None` once finished. Touched only by the poller, in state `RUNNING` or `WOKEN`.
@@ -54,6 +86,12 @@ struct Task {
 unsafe impl Sync for Task {}
 // SAFETY: as above; every other field is atomic or plain data.
 unsafe impl Send for Task {}
+
+impl Schedulable for Arc<Task> {
+    fn entity(&self) -> &Entity {
+        &self.entity
+    }
+}
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
@@ -77,59 +115,83 @@ impl Task {
             let next = match state {
                 IDLE => SCHEDULED,
                 RUNNING => WOKEN,
-                _ => return false,
+                DONE => return false,
+                same => same,
             };
             match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return next == SCHEDULED,
+                Ok(_) => return state == IDLE,
                 Err(now) => state = now,
             }
         }
     }
 
-    fn poll(self: Arc<Self>) {
-        self.state.store(RUNNING, Ordering::Release);
-        let waker = Waker::from(self.clone());
+    /// Polls the future. Returns whether it could go on at once.
+    fn poll(self: &Arc<Self>) -> bool {
+        // With the acquiring half, the poll sees what was written before any wake that found the task scheduled.
+        self.state.swap(RUNNING, Ordering::AcqRel);
+        // SAFETY: the pointer is that of an `Arc` that outlives the waker, whose reference is not given back.
+        let waker = ManuallyDrop::new(Waker::from(unsafe { Arc::from_raw(Arc::as_ptr(self)) }));
         // SAFETY: the state is RUNNING and this executor made it so; nobody else touches the future.
         let slot = unsafe { &mut *self.future.get() };
-        let Some(future) = slot else { return };
+        let Some(future) = slot else { return false };
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(()) => {
                 *slot = None;
                 self.state.store(DONE, Ordering::Release);
+                false
             }
             Poll::Pending => {
-                if self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                    self.state.store(SCHEDULED, Ordering::Release);
-                    Queue::push(self);
+                let woken =
+                    self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_err();
+                if woken {
+                    self.state.swap(SCHEDULED, Ordering::AcqRel);
                 }
+                woken
             }
         }
     }
 }
 
-/// A core's run queues.
+/// A core's run queue and what belongs to it.
 struct Queue {
     inbox: AtomicPtr<Task>,
-    sleeping: AtomicBool,
+    /// Tasks that this core has, waiting or not.
+    tasks: AtomicUsize,
+    /// Until when the running task may run without a look at the queue, in nanoseconds of [`arch::now`].
+    slice_end: AtomicU64,
+    /// The running task gives way to its equals.
+    yields: AtomicBool,
     runnable: SpinLock<Runnable>,
 }
 
 struct Runnable {
-    urgent: VecDeque<Arc<Task>>,
-    normal: VecDeque<Arc<Task>>,
+    queue: RunQueue<Arc<Task>>,
+    /// Up to when the running task has been charged, in nanoseconds of [`arch::now`].
+    charged: u64,
 }
 
 static QUEUES: PerCore<Queue> = crate::per_core!(Queue {
     inbox: AtomicPtr::new(ptr::null_mut()),
-    sleeping: AtomicBool::new(false),
-    runnable: SpinLock::new(Runnable { urgent: VecDeque::new(), normal: VecDeque::new() }),
+    tasks: AtomicUsize::new(0),
+    slice_end: AtomicU64::new(0),
+    yields: AtomicBool::new(false),
+    runnable: SpinLock::new(Runnable { queue: RunQueue::new(), charged: 0 }),
 });
 
+impl Runnable {
+    fn charge(&mut self, now: u64) {
+        self.queue.charge(now.saturating_sub(self.charged));
+        self.charged = now;
+    }
+}
+
 impl Queue {
-    /// Puts a task in state `SCHEDULED` into its core's inbox, and wakes that core if it sleeps.
+    /// Puts a task in state `SCHEDULED` into its core's inbox. Another core is told when its inbox is no longer empty, and the own one
+    /// looks when it enters user mode, if the task is of real time.
     fn push(task: Arc<Task>) {
-        let core = task.core;
+        let core = task.place.0;
         let queue = QUEUES.of(core);
+        let is_real_time = task.entity.share().is_real_time();
         let raw = Arc::into_raw(task).cast_mut();
         let mut head = queue.inbox.load(Ordering::Relaxed);
         loop {
@@ -140,12 +202,16 @@ impl Queue {
                 Err(now) => head = now,
             }
         }
-        if core != arch::core_id() && queue.sleeping.load(Ordering::SeqCst) {
+        if core == arch::core_id() {
+            if is_real_time {
+                super::timer::arm_before(arch::now());
+            }
+        } else if head.is_null() {
             arch::wake_core(core);
         }
     }
 
-    /// Moves the inbox to the run queues, oldest first.
+    /// Moves the inbox to the run queue, oldest first.
     fn drain_inbox(&self, runnable: &mut Runnable) {
         if self.inbox.load(Ordering::Relaxed).is_null() {
             return;
@@ -161,24 +227,62 @@ impl Queue {
             // SAFETY: the pointer came from `Arc::into_raw` in `push`, and is turned back exactly once.
             let task = unsafe { Arc::from_raw(oldest_first) };
             oldest_first = task.next.load(Ordering::Relaxed);
-            match task.priority {
-                Priority::Urgent => runnable.urgent.push_back(task),
-                Priority::Normal => runnable.normal.push_back(task),
-            }
+            runnable.queue.wake(task);
         }
     }
 
-    fn next(&self) -> Option<Arc<Task>> {
+    /// The task to run from `now` on; it stays the running one, and so is kept, until the next call. The one before ran until now, and
+    /// goes on later if it could go on at once (`goes_on`).
+    fn next(&self, goes_on: bool, now: u64) -> Option<*const Task> {
         let mut runnable = self.runnable.lock();
+        runnable.charge(now);
+        let asleep = if goes_on {
+            runnable.queue.put_back(self.yields.load(Ordering::Relaxed));
+            None
+        } else {
+            runnable.queue.sleep()
+        };
+        self.yields.store(false, Ordering::Relaxed);
         self.drain_inbox(&mut runnable);
-        let urgent = runnable.urgent.pop_front();
-        urgent.or_else(|| runnable.normal.pop_front())
+        let next = runnable.queue.pick().map(Arc::as_ptr);
+        self.slice_end.store(now + runnable.queue.slice(), Ordering::Relaxed);
+        drop(runnable);
+        // It may be the last reference, and what that drops takes locks.
+        drop(asleep);
+        next
     }
 
-    fn has_work(&self, least: Priority) -> bool {
+    fn waiting(&self) -> (usize, usize) {
         let mut runnable = self.runnable.lock();
         self.drain_inbox(&mut runnable);
-        !runnable.urgent.is_empty() || (least == Priority::Normal && !runnable.normal.is_empty())
+        runnable.queue.waiting()
+    }
+
+    /// Gives a task of this queue another share. The core looks again whose turn it is.
+    fn change(&self, task: &Arc<Task>, share: Share) {
+        if task.entity.share() == share {
+            return;
+        }
+        let now = arch::now();
+        let mut runnable = self.runnable.lock();
+        runnable.charge(now);
+        runnable.queue.change(task, share);
+        drop(runnable);
+        if task.place.0 == arch::core_id() {
+            super::timer::arm_before(now);
+        } else {
+            arch::wake_core(task.place.0);
+        }
+    }
+
+    /// Whether another task should run at `now` instead of the running one; if not, its time slice goes on.
+    fn is_preempted(&self, now: u64) -> bool {
+        let mut runnable = self.runnable.lock();
+        runnable.charge(now);
+        self.drain_inbox(&mut runnable);
+        let preempted = runnable.queue.is_preempted();
+        self.slice_end.store(now + runnable.queue.slice(), Ordering::Relaxed);
+        preempted
     }
 }
 
@@ -191,18 +295,33 @@ impl TaskHandle {
     pub fn wake(&self) {
         self.0.wake_by_ref();
     }
+
+    /// Gives the task another share of its core, from now on.
+    pub fn set_share(&self, share: Share) {
+        QUEUES.of(self.0.place.0).change(&self.0, share);
+    }
 }
 
-/// Starts `future` as a task of `core`.
+/// Starts `future`, an activity of the kernel's own, as a task of `core`. What a program can start uses [`spawn_at`].
+///
+/// # Panics
+/// If there is no memory.
 pub fn spawn(
     core: CoreId,
     priority: Priority,
     future: impl Future<Output = ()> + Send + 'static,
 ) -> TaskHandle {
+    let share = if priority == Priority::Urgent { Share::URGENT } else { Share::fair(0) };
+    let Ok(place) = Place::on(core) else { panic!("no memory for a task of the kernel") };
+    spawn_at(place, share, future)
+}
+
+/// Starts `future` as a task at a place that was got before, with this share of the core.
+pub fn spawn_at(place: Place, share: Share, future: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
     let task = Arc::new(Task {
         state: AtomicU8::new(SCHEDULED),
-        core,
-        priority,
+        place,
+        entity: Entity::new(share),
         next: AtomicPtr::new(ptr::null_mut()),
         future: UnsafeCell::new(Some(Box::pin(future))),
     });
@@ -212,27 +331,35 @@ pub fn spawn(
 
 /// How many tasks of `core` are ready, the urgent ones and the others. What is still in its inbox does not count.
 pub(super) fn ready(core: CoreId) -> (usize, usize) {
-    let runnable = QUEUES.of(core).runnable.lock();
-    (runnable.urgent.len(), runnable.normal.len())
+    QUEUES.of(core).runnable.lock().queue.waiting()
 }
 
-/// Whether another task waits for this core: a running user thread then gives way at the end of its slice.
+/// Whether another task waits for this core.
 pub fn has_work() -> bool {
-    QUEUES.here().has_work(Priority::Normal)
+    QUEUES.here().waiting() != (0, 0)
 }
 
-/// Whether a kernel activity waits for this core: a running user thread then gives way at once.
-pub fn has_urgent_work() -> bool {
-    QUEUES.here().has_work(Priority::Urgent)
+/// Whether the running task should give way now, at `now`; if not, it has a new [slice](slice_end).
+pub fn is_preempted(now: u64) -> bool {
+    QUEUES.here().is_preempted(now)
+}
+
+/// When the running task is to ask whether it [is preempted](is_preempted), in nanoseconds of [`arch::now`].
+pub fn slice_end() -> u64 {
+    QUEUES.here().slice_end.load(Ordering::Relaxed)
 }
 
 /// Polls tasks of this core until none is runnable.
 pub fn run_until_idle() {
     let queue = QUEUES.here();
+    let mut goes_on = false;
     loop {
-        super::timer::expire(arch::now());
-        let Some(task) = queue.next() else { return };
-        task.poll();
+        let now = arch::now();
+        super::timer::expire(now);
+        let Some(task) = queue.next(goes_on, now) else { return };
+        // SAFETY: the queue keeps the running task, whose `Arc` this points into, until the next call; this one is not dropped.
+        let task = ManuallyDrop::new(unsafe { Arc::from_raw(task) });
+        goes_on = task.poll();
     }
 }
 
@@ -242,22 +369,32 @@ pub fn run() -> ! {
     let queue = QUEUES.here();
     loop {
         run_until_idle();
-        queue.sleeping.store(true, Ordering::SeqCst);
-        // A wake before the store above left its task in the inbox; one after it sends an interrupt, which
-        // `wait_for_interrupt` takes even if it comes before the halt.
+        // Whoever puts a task into the empty inbox sends an interrupt, which `wait_for_interrupt` takes even if it comes
+        // before the halt.
         if queue.inbox.load(Ordering::SeqCst).is_null() {
             super::timer::arm();
             arch::wait_for_interrupt();
         }
-        queue.sleeping.store(false, Ordering::SeqCst);
     }
 }
 
-/// Lets the other runnable tasks of this core run once.
+/// Lets other runnable tasks of this core go first, and gives up what this one is owed.
 pub fn yield_now() -> impl Future<Output = ()> {
-    let mut yielded = false;
+    let mut preempted = give_way();
     core::future::poll_fn(move |context| {
-        if core::mem::replace(&mut yielded, true) {
+        let poll = Pin::new(&mut preempted).poll(context);
+        if poll.is_pending() {
+            QUEUES.here().yields.store(true, Ordering::Relaxed);
+        }
+        poll
+    })
+}
+
+/// Lets those run whose turn it is; this task goes on with what is left of its own.
+pub fn give_way() -> impl Future<Output = ()> + Unpin {
+    let mut gave_way = false;
+    core::future::poll_fn(move |context| {
+        if core::mem::replace(&mut gave_way, true) {
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();
@@ -309,7 +446,22 @@ mod tests {
             });
         }
         run_until_idle();
-        assert_eq!(*log.lock().unwrap(), [1, 2, 11, 12]);
+        let log = log.lock().unwrap();
+        assert!(log[..2] == [1, 2] && log.len() == 4, "{log:?}");
+    }
+
+    #[test]
+    fn a_waiting_task_that_becomes_real_time_goes_first() {
+        let (log, write) = log();
+        let tasks = [1, 2, 3].map(|n| {
+            let write = write.clone();
+            spawn(arch::core_id(), Priority::Normal, async move { write(n) })
+        });
+        assert!(has_work());
+        tasks[2].set_share(Share::real_time(1, false));
+        assert!(is_preempted(arch::now()));
+        run_until_idle();
+        assert_eq!(*log.lock().unwrap(), [3, 1, 2]);
     }
 
     #[test]

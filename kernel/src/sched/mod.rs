@@ -9,7 +9,6 @@ mod dump;
 mod executor;
 #[cfg(test)]
 pub mod fixture;
-#[cfg(test)]
 #[deny(unsafe_code)]
 pub mod run_queue;
 #[deny(unsafe_code)]
@@ -21,5 +20,7 @@ pub use dump::{Deadline, Seconds, dump};
 #[cfg(target_os = "none")]
 pub use executor::run;
 pub use executor::run_until_idle;
-pub use executor::{Priority, TaskHandle, has_urgent_work, has_work, spawn, wait_for_wake, yield_now};
+pub use executor::{NoRoom, Place, Priority, TaskHandle, spawn, spawn_at};
+pub use executor::{give_way, has_work, is_preempted, slice_end, wait_for_wake, yield_now};
+pub use run_queue::Share;
 pub use wait_queue::{Events, Registration, WaitQueue};

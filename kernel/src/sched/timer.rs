@@ -65,6 +65,13 @@ impl Drop for Timer {
 }
 
 impl Timers {
+    /// Programs the interval timer.
+    #[inline(never)]
+    fn set(&self, deadline: u64) {
+        self.armed.store(deadline, Ordering::Relaxed);
+        arch::set_timer(deadline);
+    }
+
     fn note_first(&self, pending: &BTreeMap<(u64, u64), Waker>) {
         self.first.store(pending.first_key_value().map_or(NEVER, |(key, _)| key.0), Ordering::Relaxed);
     }
@@ -91,12 +98,12 @@ pub fn arm() {
 /// Programs this core's interval timer for its first deadline or `limit` (the end of a time slice), whichever is first.
 /// A timer that is already set to fire at or before then is left alone: an early interrupt does no harm, and
 /// programming costs more.
+#[inline]
 pub fn arm_before(limit: u64) {
     let timers = TIMERS.here();
     let first = timers.first.load(Ordering::Relaxed).min(limit);
     if first < timers.armed.load(Ordering::Relaxed) {
-        timers.armed.store(first, Ordering::Relaxed);
-        arch::set_timer(first);
+        timers.set(first);
     }
 }
 

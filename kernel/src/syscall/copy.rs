@@ -101,7 +101,7 @@ async fn copy(thread: &Thread, from: &mut Side<'_>, to: &mut Side<'_>, count: us
             break;
         }
         if sched::has_work() {
-            sched::yield_now().await;
+            sched::give_way().await;
         }
     }
     Ok(done)

@@ -17,7 +17,7 @@ use crate::process::Thread;
 use crate::process::hooks::{self, PowerRequest};
 use crate::process::run;
 use crate::process::uts::{self, Changeable};
-use crate::sched::{self, Events, Priority, WaitQueue};
+use crate::sched::{self, Events, NoRoom, Place, Share, WaitQueue};
 use crate::uaccess::{self, UserPtr};
 
 type NameField = [u8; uts::NAME_MAX + 1];
@@ -109,7 +109,7 @@ pub async fn getrandom(c: &mut Caller<'_>, to: VirtAddr, count: usize, flags: u3
             if c.thread.interrupted() {
                 break;
             }
-            run::yield_now(c.thread).await;
+            run::give_way(c.thread).await;
         }
     }
     Ok(done)
@@ -272,7 +272,7 @@ pub async fn membarrier(_: &mut Caller<'_>, command: i32, flags: u32) -> SysResu
     // Coming here ordered this core's accesses.
     let own = arch::core_id();
     let cores = (0..machine::get().cores as u16).map(CoreId).filter(|&core| core != own);
-    barrier_on(cores.collect()).await;
+    barrier_on(cores.collect()).await?;
     Ok(0)
 }
 
@@ -283,12 +283,14 @@ struct Answers {
 }
 
 /// Each of `cores` stops its program once, and so orders its memory accesses.
-async fn barrier_on(cores: Vec<CoreId>) {
+async fn barrier_on(cores: Vec<CoreId>) -> Result<(), Errno> {
     let answers = Answers { missing: AtomicUsize::new(cores.len()), all_there: WaitQueue::new() };
     let answers = Arc::new(answers);
-    for core in cores {
+    let places = cores.into_iter().map(Place::on).collect::<Result<Vec<Place>, NoRoom>>();
+    let places = places.map_err(|NoRoom| Errno::ENOMEM)?;
+    for place in places {
         let answers = answers.clone();
-        sched::spawn(core, Priority::Urgent, async move {
+        sched::spawn_at(place, Share::URGENT, async move {
             if answers.missing.fetch_sub(1, Ordering::SeqCst) == 1 {
                 answers.all_there.wake(Events::IN);
             }
@@ -300,6 +302,7 @@ async fn barrier_on(cores: Vec<CoreId>) {
         if answers.missing.load(Ordering::SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -393,6 +396,6 @@ mod tests {
         assert_eq!(done.result(), None);
         go.send(()).unwrap();
         other.join().unwrap();
-        assert_eq!(done.result(), Some(()));
+        assert_eq!(done.result(), Some(Ok(())));
     }
 }

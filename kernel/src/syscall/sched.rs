@@ -13,9 +13,10 @@ use crate::arch;
 use crate::errno::{Errno, SysResult};
 use crate::fs::machine;
 use crate::memory::VirtAddr;
-use crate::process::run::{self, TIME_SLICE};
+use crate::process::run;
 use crate::process::scheduling::{CoreSet, Parameters, Policy};
 use crate::process::{self, Credentials, Resource, Thread};
+use crate::sched::run_queue;
 use crate::uaccess::{self, UserPtr};
 
 /// The thread that `tid` names to `caller`; 0 is the caller.
@@ -84,6 +85,8 @@ impl Change {
             new.set_nice(nice, allowed).map_err(|_| Errno::EPERM)?;
         }
         *parameters = new;
+        drop(parameters);
+        target.apply_scheduling();
         Ok(0)
     }
 }
@@ -212,11 +215,19 @@ pub fn sched_get_priority_min(_: &mut Caller<'_>, policy: u32) -> SysResult {
     Ok(*priorities(policy)?.start() as usize)
 }
 
-/// sched_rr_get_interval(2): all threads take turns.
+/// sched_rr_get_interval(2): a round of `SCHED_RR`, none of `SCHED_FIFO`, and for the others what they ask for at most.
 pub fn sched_rr_get_interval(c: &mut Caller<'_>, tid: i32, to: UserPtr<Timespec>) -> SysResult {
-    target(c.thread, tid)?;
-    to.write(&c.space, &Timespec::from_nanoseconds(TIME_SLICE))?;
+    let interval = interval(target(c.thread, tid)?.scheduling().policy);
+    to.write(&c.space, &Timespec::from_nanoseconds(interval))?;
     Ok(0)
+}
+
+fn interval(policy: Policy) -> u64 {
+    match policy {
+        Policy::Fifo => 0,
+        Policy::RoundRobin => run_queue::ROUND,
+        Policy::Other | Policy::Batch | Policy::Idle => run_queue::LONGEST_REQUEST,
+    }
 }
 
 /// The cores that there are.
@@ -328,7 +339,9 @@ fn set_nice(caller: &Thread, targets: &[Arc<Thread>], nice: i32) -> SysResult {
     for target in targets {
         let changed = check_owner(caller, target).and_then(|()| {
             let allowed = may_favour(target, nice, privileged);
-            target.scheduling.lock().set_nice(nice, allowed)
+            target.scheduling.lock().set_nice(nice, allowed)?;
+            target.apply_scheduling();
+            Ok(())
         });
         result = match (changed, result) {
             (Ok(()), Err(Errno::ESRCH)) => Ok(0),
@@ -453,5 +466,11 @@ mod tests {
         assert_eq!(priorities(2), Ok(1..=99));
         assert_eq!(priorities(6), Ok(0..=0));
         assert_eq!(priorities(4), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn intervals_belong_to_policies() {
+        let policies = [Policy::Fifo, Policy::RoundRobin, Policy::Other, Policy::Idle];
+        assert_eq!(policies.map(interval), [0, 100_000_000, 3_000_000, 3_000_000]);
     }
 }

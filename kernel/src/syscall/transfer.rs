@@ -127,7 +127,7 @@ async fn run<B: Buffer>(
             Next::Again => result = step(buf),
             Next::Yield => {
                 if sched::has_work() {
-                    sched::yield_now().await;
+                    sched::give_way().await;
                 }
                 if thread.interrupted() {
                     return Ok(buf.done());
