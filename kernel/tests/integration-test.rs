@@ -20,6 +20,7 @@ mod s04_interfaces;
 mod s04_network;
 mod s05_apps;
 mod s05_transfer;
+mod s06_fair;
 mod s06_network;
 mod s06_robust;
 mod s07_documents;

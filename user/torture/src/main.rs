@@ -12,7 +12,7 @@
 //! | `sse` | `badptr` | `eatmem` | `threads` | `udpsend` `tcpecho` |
 //! | `tls` | `fuzz` | `forkbomb` | `spin` | `tcprev` `tcpsource` |
 //! | `deepstack` | `badelf` | `fds` | `pagefaults` | `tcpsink` |
-//! | | | `circles` | | |
+//! | | | `circles` | `fair` | |
 //!
 //! `bench` measures.
 
@@ -24,6 +24,7 @@ mod bench;
 mod circles;
 mod deepstack;
 mod eatmem;
+mod fair;
 mod fds;
 mod forkbomb;
 mod fuzz;
@@ -59,6 +60,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("circles", "", "descriptors sent into circles of sockets do not stay there", circles::run),
     ("threads", "[N]", "N threads at once, several times", threads::run),
     ("spin", "[N]", "N busy threads all get time", spin::run),
+    ("fair", "[HOGS] [LOOSE]", "a sleeper beside busy processes, and shares by nice value", fair::run),
     ("pagefaults", "", "faults of every kind, with the contents checked", pagefaults::run),
     ("deepstack", "", "deep stacks, and their ends", deepstack::run),
     ("udpsend", "HOST PORT N", "sends `pkt 1` to `pkt N`", net::udpsend),
