@@ -18,8 +18,8 @@ use crate::s05_apps::{redis, redis_cli, start_redis};
 const FRAMES: usize = 10_000;
 /// Connections at once, and how often, from day to day and in long tests.
 const CONNECTIONS: &str = "1000";
-const ROUNDS: (usize, usize) = (6, 30);
-/// KiB of memory that may come and go in the kernel's caches. One frame lost with each connection would be five times as much.
+const ROUNDS: (usize, usize) = (5, 30);
+/// KiB of memory that may come and go in the kernel's caches. One frame lost with each connection would be four times as much.
 const SLACK: u64 = 3000;
 
 on_each_nic!(
