@@ -181,7 +181,7 @@ static QUEUES: PerCore<Queue> = crate::per_core!(Queue {
 impl Runnable {
     fn charge(&mut self, now: u64) {
         self.queue.charge(now.saturating_sub(self.charged));
-        self.charged = now;
+        self.charged = now.max(self.charged);
     }
 }
 
@@ -258,6 +258,16 @@ impl Queue {
         runnable.queue.waiting()
     }
 
+    /// A new task is about to come, made by the one that runs if that is on this core.
+    fn expect(&self, new: &Task) {
+        if new.place.0 == arch::core_id() && new.entity.share().is_fair() {
+            let now = arch::now();
+            let mut runnable = self.runnable.lock();
+            runnable.charge(now);
+            runnable.queue.inherit(&new.entity);
+        }
+    }
+
     /// Gives a task of this queue another share. The core looks again whose turn it is.
     fn change(&self, task: &Arc<Task>, share: Share) {
         if task.entity.share() == share {
@@ -325,6 +335,7 @@ pub fn spawn_at(place: Place, share: Share, future: impl Future<Output = ()> + S
         next: AtomicPtr::new(ptr::null_mut()),
         future: UnsafeCell::new(Some(Box::pin(future))),
     });
+    QUEUES.of(task.place.0).expect(&task);
     Queue::push(task.clone());
     TaskHandle(task)
 }

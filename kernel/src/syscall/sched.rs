@@ -76,6 +76,11 @@ impl Change {
         let mut parameters = target.scheduling.lock();
         let mut new = *parameters;
         new.set_policy(self.policy, self.priority, allowed)?;
+        // Leaving SCHED_IDLE is like lowering a nice value: sched(7), "SCHED_IDLE".
+        let leaves_idle = parameters.policy == Policy::Idle && self.policy != Policy::Idle;
+        if leaves_idle && !may_favour(target, parameters.nice, privileged) {
+            return Err(Errno::EPERM);
+        }
         if new.reset_on_fork && !self.reset_on_fork && !privileged {
             return Err(Errno::EPERM);
         }
@@ -409,6 +414,20 @@ mod tests {
         // Only root takes the mark off that children do not inherit it.
         assert_eq!(batch.apply(&caller, &caller), Err(Errno::EPERM));
         assert_eq!(caller.scheduling().policy, Policy::Fifo);
+    }
+
+    #[test]
+    fn who_is_idle_stays_so_unless_the_limit_of_nice_values_allows_more() {
+        let caller = process().leader().unwrap();
+        become_user(&caller, 5);
+        let [idle, batch, other] = [5, 3, 0].map(|policy| Change::new(policy, 0).unwrap());
+        assert_eq!(idle.apply(&caller, &caller), Ok(0));
+        assert_eq!(other.apply(&caller, &caller), Err(Errno::EPERM));
+        assert_eq!(batch.apply(&caller, &caller), Err(Errno::EPERM));
+        assert_eq!(idle.apply(&caller, &caller), Ok(0));
+        caller.process().change_limit(Resource::Nice, Limit { soft: 20, hard: 20 }, true).unwrap();
+        assert_eq!(other.apply(&caller, &caller), Ok(0));
+        assert_eq!(caller.scheduling().policy, Policy::Other);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! wait, and back when one that is owed time joins; so they are moved from one heap to the other where it matters, at the top.
 //!
 //! A task that sleeps keeps its lag, a request at most: what it is owed for when it wakes, what it has had in advance (its *debt*) until V
-//! has caught up, as if it had waited for that. When all sleep, all are quits: a new *period* begins.
+//! has caught up, as if it had waited for that. A new task begins with the debt of its maker, as if that had gone on. When all sleep, all are quits: a new *period* begins.
 //!
 //! Beside a thousand busy tasks V takes seconds to catch up with a request, and one that wakes then would wait for so long. It
 //! is let off its debt while there is *grace*: a small part of the time that passes, for all tasks of the queue together.
@@ -201,6 +201,17 @@ impl<T: Schedulable> Fair<T> {
             }
             _ => false,
         }
+    }
+
+    /// A new task owes as much time as its maker.
+    pub fn inherit(&mut self, maker: &Entity, new: &Entity) {
+        let now = self.now();
+        let most = virtual_time(LONGEST_REQUEST, maker.share().weight()) as i64;
+        let lag = distance(now, maker.vruntime.get()).clamp(-most, 0);
+        let lag = rescale(lag, maker.share().weight(), new.share().weight());
+        new.lag.set(lag as u64);
+        new.vruntime.set(now.wrapping_add_signed(-lag));
+        new.period.set(self.period);
     }
 
     /// A task goes to sleep, or away: what it is owed is noted.

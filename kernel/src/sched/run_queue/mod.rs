@@ -85,6 +85,14 @@ impl<T: Schedulable> RunQueue<T> {
         (self.urgent, ranked + self.fair.len() + usize::from(self.only.is_some()))
     }
 
+    /// The running task makes another, which owes what its maker owes: else who makes a successor and ends would owe nothing, ever.
+    pub fn inherit(&mut self, new: &Entity) {
+        let running = self.running.as_ref().map(Schedulable::entity);
+        if let Some(maker) = running.filter(|maker| maker.share().is_fair() && new.share().is_fair()) {
+            self.fair.inherit(maker, new);
+        }
+    }
+
     /// A task that is new, or slept, wants to run.
     #[inline]
     pub fn wake(&mut self, task: T) {
@@ -220,6 +228,8 @@ impl<T: Schedulable> RunQueue<T> {
         if was_fair && !asleep {
             self.fair.leave(entity);
         }
+        // What it was owed was virtual time of its old weight.
+        entity.lag.set(0);
         entity.grant(share);
         entity.burst.set(0);
         self.arrive(entity);

@@ -340,6 +340,50 @@ fn who_yields_lets_another_go_first_whatever_it_is_owed() {
     assert_eq!((turn(&mut queue, MS, true), turn(&mut queue, MS, true)), (0, 0));
 }
 
+/// Each member of a chain burns less than its request, makes the next, and ends.
+fn turns_of_chains(chains: u32, others: usize, turns: usize) -> usize {
+    let mut queue = queue_of(&vec![Share::fair(0); others]);
+    queue.try_reserve(others + chains as usize + 1).unwrap();
+    let link = || task(u32::MAX, Share::fair(0));
+    (0..chains).for_each(|_| queue.wake(link()));
+    let mut of_chains = 0;
+    for _ in 0..turns {
+        let is_link = queue.pick().unwrap().0.0 == u32::MAX;
+        queue.charge(14 * MS / 10);
+        if is_link {
+            of_chains += 1;
+            let next = link();
+            queue.inherit(next.entity());
+            queue.sleep();
+            queue.wake(next);
+        } else {
+            queue.put_back(false);
+        }
+    }
+    of_chains
+}
+
+#[test]
+fn who_makes_a_successor_and_ends_gains_nothing_but_the_grace() {
+    const TURNS: usize = 20_000;
+    let grace = TURNS / fair::GRACE_PART as usize;
+    for (chains, others) in [(1, 10), (4, 10), (16, 10), (16, 50)] {
+        let due = TURNS * chains as usize / (chains as usize + others);
+        let got = turns_of_chains(chains, others, TURNS);
+        assert!(got <= due + grace + TURNS / 100, "{chains} chains beside {others}: {got}, due {due}");
+    }
+}
+
+#[test]
+fn what_a_task_is_owed_is_not_taken_through_real_time() {
+    let mut queue = queue_of(&[Share::fair(19); 4]);
+    let owed = find(&queue, 0);
+    turns(&mut queue, 40, MS / 10);
+    queue.change(&owed, Share::real_time(1, false));
+    queue.change(&owed, Share::fair(-20));
+    assert_eq!(owed.entity().lag.get(), 0);
+}
+
 #[test]
 fn slices_end_with_requests_while_others_wait() {
     let mut queue = queue_of(&[Share::fair(0); 2]);
