@@ -113,14 +113,14 @@ mod tests {
     #[test]
     fn paths_are_those_of_any_machine() {
         for (path, wanted) in [
-            ("/home/x/nrk/kernel/src/boot.rs", "kernel/src/boot.rs"),
-            ("/home/x/nrk2/kernel/src/boot.rs", "/home/x/nrk2/kernel/src/boot.rs"),
-            ("/home/x/.cargo/registry/src/index-19/smoltcp-0.14.0/src/lib.rs", "smoltcp-0.14.0/src/lib.rs"),
+            ("/src/nrk/kernel/src/boot.rs", "kernel/src/boot.rs"),
+            ("/src/nrk2/kernel/src/boot.rs", "/src/nrk2/kernel/src/boot.rs"),
+            ("/cargo/registry/src/index-19/smoltcp-0.14.0/src/lib.rs", "smoltcp-0.14.0/src/lib.rs"),
             ("/rustc/5980/library/core/src/panicking.rs", "library/core/src/panicking.rs"),
             ("/usr/src/rustc-1.96.0/library/alloc/src/vec/mod.rs", "library/alloc/src/vec/mod.rs"),
             ("/elsewhere/a.rs", "/elsewhere/a.rs"),
         ] {
-            assert_eq!(short(path, "/home/x/nrk/"), wanted);
+            assert_eq!(short(path, "/src/nrk/"), wanted);
         }
     }
 }
