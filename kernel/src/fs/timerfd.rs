@@ -1,6 +1,8 @@
 //! Timers behind descriptors (timerfd_create(2)).
 //!
-//! Expirations are counted when somebody looks, from the deadline and the interval; a kernel timer only wakes those who wait.
+//! Expirations are counted when somebody looks, from the deadline and the interval; a kernel timer only wakes those who wait. It is
+//! armed for the first expiration that nobody has read, and again when that has been read: so a timer costs no more than its reader
+//! can bear, however short its interval.
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -30,6 +32,7 @@ struct State {
     interval: u64,
     /// Expirations not read yet.
     expired: u64,
+    /// Armed while no expiration waits for a reader.
     timer: Option<Timer>,
 }
 
@@ -56,9 +59,10 @@ struct Shared {
 }
 
 impl Shared {
+    /// Arms the kernel timer, unless there is something to read already.
     fn arm(self: &Arc<Self>, state: &mut State) {
-        let waker = Waker::from(self.clone());
-        state.timer = state.deadline.map(|deadline| Timer::at(deadline, &waker));
+        let deadline = state.deadline.filter(|_| state.expired == 0);
+        state.timer = deadline.map(|deadline| Timer::at(deadline, &Waker::from(self.clone())));
     }
 }
 
@@ -67,9 +71,13 @@ impl Wake for Shared {
     fn wake(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.advance(arch::now());
+        // It may have been set anew since the core took the expired timer out.
         self.arm(&mut state);
+        let expired = state.expired != 0;
         drop(state);
-        self.queue.wake(Events::IN);
+        if expired {
+            self.queue.wake(Events::IN);
+        }
     }
 }
 
@@ -101,8 +109,11 @@ impl TimerFd {
         state.expired = 0;
         state.advance(now);
         self.shared.arm(&mut state);
+        let expired = state.expired != 0;
         drop(state);
-        self.shared.queue.wake(Events::IN);
+        if expired {
+            self.shared.queue.wake(Events::IN);
+        }
         old
     }
 
@@ -129,6 +140,7 @@ impl File for TimerFd {
             return Err(Errno::EFAULT);
         }
         state.expired = 0;
+        self.shared.arm(&mut state);
         Ok(8)
     }
 
@@ -163,6 +175,7 @@ impl Drop for TimerFd {
 mod tests {
     use super::*;
     use crate::sched::fixture::Waiter;
+    use crate::sched::timer::expire;
 
     fn read(timer: &TimerFd) -> Result<u64, Errno> {
         let mut bytes = [0; 8];
@@ -202,6 +215,22 @@ mod tests {
             crate::sched::run_until_idle();
         }
         assert_eq!(read(&timer), Ok(1));
+    }
+
+    #[test]
+    fn a_short_interval_costs_one_wake_for_each_read() {
+        let timer = TimerFd::new(false);
+        let waiter = Waiter::new(timer.wait_queue().unwrap(), Events::IN);
+        timer.set(Setting { interval: 1, value: 1 }, false);
+        for _ in 0..3 {
+            while !waiter.was_woken() {
+                expire(arch::now());
+            }
+            assert!(timer.shared.state.lock().timer.is_none());
+            expire(arch::now() + 1000);
+            assert!(!waiter.was_woken());
+            assert!(read(&timer).is_ok_and(|expired| expired > 1));
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Interval timers: setitimer(2), alarm(2).
 //!
-//! The real-time one is a timer of the core on which it was set, whose waker sends `SIGALRM`. The other two count processor time
-//! and are looked at where that is charged. All times are nanoseconds.
+//! The real-time one is a timer of the core on which it was set, whose waker sends `SIGALRM`; it goes on with its interval when that
+//! has been taken, and so costs no more than the program that receives its signals can bear. The other two count processor
+//! time and are looked at where that is charged. All times are nanoseconds.
+//!
+//! Lock order: thread group, then the real-time timer, then the core's timers.
 
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
@@ -46,8 +49,11 @@ pub struct IntervalTimers {
 
 #[derive(Default)]
 struct Real {
+    /// The next expiry, or while `sent` the last, in nanoseconds of [`arch::now`].
     deadline: Option<u64>,
     interval: u64,
+    /// Its signal has been sent and not been taken.
+    sent: bool,
     timer: Option<Timer>,
 }
 
@@ -63,22 +69,21 @@ struct Alarm(Weak<Process>);
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         if let Some(process) = self.0.upgrade() {
-            expire_real(&process, &self);
+            expire_real(&process);
         }
     }
 }
 
-fn expire_real(process: &Process, alarm: &Arc<Alarm>) {
-    let now = arch::now();
+fn expire_real(process: &Process) {
     let mut real = process.timers.real.lock();
     // It may have been set anew since the core took the expired timer out.
-    let Some(deadline) = real.deadline.filter(|&deadline| deadline <= now) else { return };
-    let next = next_expiry(deadline, real.interval, now);
-    real.deadline = next;
-    let fresh = next.map(|deadline| Timer::at(deadline, &Waker::from(alarm.clone())));
-    let old = core::mem::replace(&mut real.timer, fresh);
+    if real.sent || real.deadline.is_none_or(|deadline| deadline > arch::now()) {
+        return;
+    }
+    real.sent = true;
+    let expired = real.timer.take();
     drop(real);
-    drop(old);
+    drop(expired);
     // A standard signal is never refused.
     let _ = process.send_signal(SignalInfo::kernel(Signal::ALRM));
 }
@@ -96,7 +101,7 @@ impl Process {
     /// What `clock`'s timer is set to now.
     pub fn interval_timer(&self, clock: Clock) -> Setting {
         match clock {
-            Clock::Real => self.timers.real.lock().setting(),
+            Clock::Real => self.timers.real.lock().setting(arch::now()),
             Clock::Virtual => self.timers.counted.lock().virtual_time,
             Clock::Profiling => self.timers.counted.lock().profiling,
         }
@@ -117,14 +122,27 @@ impl Process {
 
     fn set_real_timer(self: &Arc<Self>, new: Setting) -> Setting {
         let deadline = (new.value != 0).then(|| arch::now().saturating_add(new.value));
-        let waker = || Waker::from(Arc::new(Alarm(Arc::downgrade(self))));
-        let timer = deadline.map(|deadline| Timer::at(deadline, &waker()));
+        let timer = deadline.map(|deadline| self.alarm_at(deadline));
+        let fresh = Real { deadline, interval: new.interval, sent: false, timer };
         let mut real = self.timers.real.lock();
-        let old = real.setting();
-        let former = core::mem::replace(&mut *real, Real { deadline, interval: new.interval, timer });
+        let old = real.setting(arch::now());
+        let former = core::mem::replace(&mut *real, fresh);
         drop(real);
         drop(former);
         old
+    }
+
+    fn alarm_at(self: &Arc<Self>, deadline: u64) -> Timer {
+        Timer::at(deadline, &Waker::from(Arc::new(Alarm(Arc::downgrade(self)))))
+    }
+
+    /// A `SIGALRM` has been taken, or is no longer ignored: the timer that has sent it goes on.
+    pub(super) fn alarm_goes_on(self: &Arc<Self>) {
+        let mut real = self.timers.real.lock();
+        let (true, Some(deadline)) = (real.sent, real.deadline) else { return };
+        real.sent = false;
+        real.deadline = next_expiry(deadline, real.interval, arch::now());
+        real.timer = real.deadline.map(|deadline| self.alarm_at(deadline));
     }
 
     /// Counts `elapsed` nanoseconds of processor time; timers that expire send their signals.
@@ -157,9 +175,13 @@ impl Process {
 }
 
 impl Real {
-    fn setting(&self) -> Setting {
+    fn setting(&self, now: u64) -> Setting {
+        let next = match self.deadline {
+            Some(deadline) if self.sent => next_expiry(deadline, self.interval, now),
+            deadline => deadline,
+        };
         // A timer that is due but has not been looked at yet still runs.
-        let value = self.deadline.map_or(0, |deadline| deadline.saturating_sub(arch::now()).max(1));
+        let value = next.map_or(0, |next| next.saturating_sub(now).max(1));
         Setting { value, interval: self.interval }
     }
 }
@@ -182,7 +204,7 @@ impl Setting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::signal::SignalSet;
+    use super::super::signal::{Action, IGNORE, SignalSet};
     use super::super::tests::process;
     use super::*;
     use crate::sched::timer::expire;
@@ -225,6 +247,32 @@ mod tests {
         thread.take_signal_of(alarm);
         wait_until(arch::now() + 2 * MILLISECOND);
         assert!(thread.take_signal_of(alarm).is_none());
+    }
+
+    #[test]
+    fn a_periodic_timer_waits_until_its_signal_is_taken() {
+        let process = process();
+        let thread = process.leader().unwrap();
+        process.set_interval_timer(Clock::Real, Setting { value: 1, interval: MILLISECOND });
+        wait_until(arch::now() + 3 * MILLISECOND);
+        assert!(process.timers.real.lock().timer.is_none());
+        assert!((1..=MILLISECOND).contains(&process.interval_timer(Clock::Real).value));
+        assert!(thread.take_signal_of(SignalSet::of(&[Signal::ALRM])).is_some());
+        assert!(process.timers.real.lock().deadline.is_some_and(|next| next > arch::now() - MILLISECOND));
+        assert!(process.timers.real.lock().timer.is_some());
+    }
+
+    #[test]
+    fn an_ignored_timer_sleeps_until_its_signal_means_something() {
+        let process = process();
+        let thread = process.leader().unwrap();
+        process.set_action(Signal::ALRM, Action { handler: IGNORE, ..Action::default() });
+        process.set_interval_timer(Clock::Real, Setting { value: 1, interval: 1 });
+        wait_until(arch::now() + 1000);
+        assert!(process.timers.real.lock().timer.is_none() && thread.pending().is_empty());
+        process.set_action(Signal::ALRM, Action { handler: 0x40_0000, ..Action::default() });
+        wait_until(arch::now() + 1000);
+        assert!(thread.pending().contains(Signal::ALRM));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! A process has any number of them, up to its limit of pending signals. One that expires sends its signal, once, and waits
 //! until that is taken ([`PosixTimer::signal_taken`]); only then does it go on with its interval, and what it would have sent
 //! meanwhile is counted: the overrun. So a timer costs no more than the program that receives its signals can bear. One
-//! whose signal comes to nothing goes on by itself, but not before [`PAUSE`] has passed.
+//! whose signal is ignored waits until it no longer is; one whose signal is lost (there was no memory, or a `SIGCONT` took a stop
+//! back) goes on by itself, but not before [`PAUSE`] has passed.
 //!
 //! The kernel timer behind an armed one wakes it on the core on which it was armed. All times are nanoseconds.
 //!
-//! Lock order: thread group, a thread's signals, then a timer's state, then the core's timers. The table of a process is
-//! locked alone.
+//! Lock order: thread group, a thread's signals, the table of a process, a timer's state, then the core's timers.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -26,7 +26,7 @@ use crate::errno::Errno;
 use crate::sched::timer::Timer;
 use crate::sync::SpinLock;
 
-/// How long a timer whose signal is ignored waits at least.
+/// How long a timer whose signal was lost waits at least.
 const PAUSE: u64 = 1_000_000;
 
 /// Who is told of an expiry: `sigev_notify`.
@@ -93,6 +93,8 @@ struct State {
     interval: u64,
     /// Its signal has been sent and not been taken.
     sent: bool,
+    /// It was ignored, and is `sent` until it no longer would be.
+    ignored: bool,
     /// Expiries that came between the last signal's sending and its taking.
     overrun: i32,
     timer: Option<Timer>,
@@ -170,8 +172,13 @@ impl PosixTimer {
         self.go_on(0)
     }
 
-    /// Its signal has come to nothing: it goes on, but not at once.
-    pub(super) fn signal_dropped(self: &Arc<Self>) {
+    /// Its signal has come to nothing, and would again: it waits until the process does something else about it.
+    pub(super) fn signal_ignored(self: &Arc<Self>) {
+        self.state.lock().ignored = true;
+    }
+
+    /// Its signal has come to nothing, but need not the next time: it goes on, but not at once.
+    pub(super) fn signal_lost(self: &Arc<Self>) {
         self.go_on(PAUSE);
     }
 
@@ -181,6 +188,7 @@ impl PosixTimer {
         // It may have been set anew meanwhile.
         let (true, Some(deadline)) = (state.sent, state.deadline) else { return 0 };
         state.sent = false;
+        state.ignored = false;
         state.overrun = state.missed(now);
         state.deadline = next_expiry(deadline, state.interval, now).map(|next| next.max(now + pause));
         state.timer = state.deadline.map(|deadline| self.wake_at(deadline));
@@ -210,8 +218,8 @@ impl PosixTimer {
                 None => return self.stop(),
             },
         };
-        if !sent {
-            self.signal_dropped();
+        if !sent && !self.state.lock().ignored {
+            self.signal_lost();
         }
     }
 
@@ -265,6 +273,15 @@ impl Process {
     /// `EINVAL`.
     pub fn timer(&self, id: i32) -> Result<Arc<PosixTimer>, Errno> {
         self.posix_timers.0.lock().timers.get(&id).cloned().ok_or(Errno::EINVAL)
+    }
+
+    /// `signal` is no longer ignored: the timers whose signal it is and that waited for that go on.
+    pub(super) fn posix_timers_go_on(&self, signal: Signal) {
+        for timer in self.posix_timers.0.lock().timers.values() {
+            if timer.info.signal() == signal && timer.state.lock().ignored {
+                timer.go_on(0);
+            }
+        }
     }
 
     /// timer_delete(2). What it has sent is forgotten.
@@ -400,22 +417,42 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_timer_goes_on_at_its_leisure() {
+    fn an_ignored_timer_sleeps_until_its_signal_means_something() {
         let process = process();
-        process.set_action(Signal::USR1, Action { handler: IGNORE, ..Action::default() });
+        let ignore = || process.set_action(Signal::USR1, Action { handler: IGNORE, ..Action::default() });
+        let handle = || process.set_action(Signal::USR1, Action { handler: 0x1000, ..Action::default() });
+        ignore();
         let thread = process.leader().unwrap();
         let timer = timer(&process, Target::Process);
+        let is_armed = || timer.state.lock().timer.is_some();
         timer.set(Setting { value: 1, interval: 1 }, false);
         wait_until(arch::now() + 2);
-        let next = timer.state.lock().deadline.unwrap();
-        assert!(next > arch::now());
-        process.set_action(Signal::USR1, Action { handler: 0x1000, ..Action::default() });
-        wait_until(next);
+        assert!(!is_armed() && thread.pending().is_empty() && timer.get().value == 1);
+        handle();
+        assert!(is_armed());
+        wait_until(arch::now() + 2);
         assert!(thread.pending().contains(Signal::USR1));
-        // Ignoring it now takes it back, and the timer goes on all the same.
-        process.set_action(Signal::USR1, Action { handler: IGNORE, ..Action::default() });
-        assert!(thread.pending().is_empty());
-        assert!(timer.state.lock().deadline.is_some_and(|next| next > arch::now()));
+        // Ignoring it now takes it back, and the timer waits again.
+        ignore();
+        assert!(!is_armed() && thread.pending().is_empty());
+        handle();
+        assert!(is_armed());
+    }
+
+    #[test]
+    fn a_timer_whose_signal_was_taken_back_goes_on_at_its_leisure() {
+        let process = process();
+        let new = NewTimer { wall: false, target: Target::Process, signal: Signal::TSTP, value: None };
+        let timer = process.create_timer(new).unwrap();
+        let thread = process.leader().unwrap();
+        timer.set(Setting { value: 1, interval: 1 }, false);
+        wait_until(arch::now() + 2);
+        assert!(thread.pending().contains(Signal::TSTP));
+        let before = arch::now();
+        process.send_signal(SignalInfo::kernel(Signal::CONT)).unwrap();
+        assert!(!thread.pending().contains(Signal::TSTP));
+        let state = timer.state.lock();
+        assert!(state.timer.is_some() && state.deadline.is_some_and(|next| next >= before + PAUSE));
     }
 
     #[test]

@@ -366,8 +366,14 @@ pub fn run_until_idle() {
     let mut goes_on = false;
     loop {
         let now = arch::now();
-        super::timer::expire(now);
-        let Some(task) = queue.next(goes_on, now) else { return };
+        let all_expired = super::timer::expire(now);
+        let Some(task) = queue.next(goes_on, now) else {
+            if all_expired {
+                return;
+            }
+            goes_on = false;
+            continue;
+        };
         // SAFETY: the queue keeps the running task, whose `Arc` this points into, until the next call; this one is not dropped.
         let task = ManuallyDrop::new(unsafe { Arc::from_raw(task) });
         goes_on = task.poll();

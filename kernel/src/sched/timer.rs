@@ -1,7 +1,7 @@
 //! Timers: wake a waker at a point in time.
 //!
 //! Each core has its own ordered set of deadlines, in nanoseconds of [`arch::now`]; its executor takes out those that have
-//! passed before each poll, and programs the core's interval timer for the first when the core sleeps or
+//! passed before each poll, some at a time, and programs the core's interval timer for the first when the core sleeps or
 //! a user thread runs.
 
 use alloc::collections::BTreeMap;
@@ -12,6 +12,9 @@ use core::task::Waker;
 use crate::arch::{self, CoreId};
 use crate::percore::PerCore;
 use crate::sync::SpinLock;
+
+/// How many timers expire before a task has its turn: some ten microseconds' work.
+const BATCH: usize = 32;
 
 /// A deadline that never comes.
 pub const NEVER: u64 = u64::MAX;
@@ -77,17 +80,22 @@ impl Timers {
     }
 }
 
-/// Wakes the wakers of this core whose deadline is at or before `now`.
-pub fn expire(now: u64) {
+/// Wakes the wakers of this core whose deadline is at or before `now`, the earliest first; when many have come at once not all of
+/// them. Whether none is left.
+pub fn expire(now: u64) -> bool {
     let timers = TIMERS.here();
-    while timers.first.load(Ordering::Relaxed) <= now {
+    for _ in 0..BATCH {
+        if timers.first.load(Ordering::Relaxed) > now {
+            return true;
+        }
         let mut pending = timers.pending.lock();
-        let Some(entry) = pending.first_entry() else { break };
+        let Some(entry) = pending.first_entry() else { return true };
         let waker = entry.remove();
         timers.note_first(&pending);
         drop(pending);
         waker.wake();
     }
+    timers.first.load(Ordering::Relaxed) > now
 }
 
 /// Programs this core's interval timer for its first deadline.

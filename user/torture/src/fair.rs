@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use user_sys::{Child, must, sys};
 
+use crate::naps::{self, NAP, become_nobody};
 use crate::shared::Shared;
 use crate::{Options, Verdict};
 
@@ -17,13 +18,6 @@ const HOGS: [usize; 3] = [1, 100, 1000];
 /// So many of them are busy while the others are made; these wait at a gate until all are there, for it would take minutes.
 const BUSY_AT_ONCE: usize = 100;
 
-/// Naps of the sleeper, the first of which follows at once on the making of the others, and how long each is.
-const NAPS: usize = 20;
-const NAP: Duration = Duration::from_millis(1);
-/// Within which time half of the naps end, and all: a nap and a slice of one of the others.
-const MEDIAN: Duration = Duration::from_millis(2);
-const LONGEST: Duration = Duration::from_millis(5);
-
 /// How long shares are counted, from when all that compete are there.
 const COUNTED: Duration = Duration::from_millis(1500);
 /// Nice values, and what each gets of a thousand rounds: by weights of 1024, 335 and 15.
@@ -31,14 +25,12 @@ const SHARES: [(i32, Range<usize>); 3] = [(0, 730..760), (5, 230..260), (19, 6..
 /// How long one of real time keeps the processor.
 const URGENT: Duration = Duration::from_millis(50);
 
-/// The user for whom the busy processes run, where this one is root.
-const NOBODY: i32 = 65534;
-
 /// `fair [HOGS] [LOOSE]`: with 1 as the second argument, times are only told.
 pub fn run(options: &Options) -> Verdict {
     let (given, loose) = (options.number(0, 0)?, options.number(1, 0)? == 1);
     for hogs in HOGS.into_iter().filter(|&hogs| given == 0 || hogs == given) {
-        let late = check_naps(hogs);
+        let naps = naps_beside(hogs)?;
+        let late = naps::judge("fair", &format!("{hogs} busy processes"), &naps);
         if !loose {
             late?;
         }
@@ -50,18 +42,6 @@ pub fn run(options: &Options) -> Verdict {
     if sys!(geteuid) == Ok(0) { check_real_time() } else { Ok(()) }
 }
 
-fn check_naps(hogs: usize) -> Verdict {
-    let naps = naps_beside(hogs)?;
-    let mut sorted = naps.clone();
-    sorted.sort();
-    let (first, median, longest) = (naps[0], sorted[NAPS / 2], sorted[NAPS - 1]);
-    println!(
-        "fair: beside {hogs} busy processes a nap of {NAP:?} takes {median:?}, at most {longest:?}, the first {first:?}"
-    );
-    let in_time = median <= MEDIAN && longest <= LONGEST;
-    if in_time { Ok(()) } else { Err(format!("a nap took {median:?}, and one {longest:?}")) }
-}
-
 /// A process that counts rounds for ever, once `ready` returns.
 fn hog(rounds: &AtomicUsize, ready: impl FnOnce()) -> Child {
     Child::spawn(|| {
@@ -70,13 +50,6 @@ fn hog(rounds: &AtomicUsize, ready: impl FnOnce()) -> Child {
             rounds.fetch_add(1, Relaxed);
         }
     })
-}
-
-/// Root's processes become those of a user who may do nothing special.
-fn become_nobody() {
-    if sys!(geteuid) == Ok(0) {
-        must(sys!(setresuid, NOBODY, NOBODY, NOBODY));
-    }
 }
 
 fn set_nice(process: i32, nice: i32) {
@@ -96,7 +69,7 @@ fn end(hogs: Vec<Child>) {
     }
 }
 
-/// How long naps take beside so many busy processes, one after the other.
+/// How long naps take beside so many busy processes; the first follows at once on their making.
 fn naps_beside(count: usize) -> Result<Vec<Duration>, String> {
     let shared = Shared::new()?;
     let mut gate = [0; 2];
@@ -118,12 +91,7 @@ fn naps_beside(count: usize) -> Result<Vec<Duration>, String> {
     gate.iter().for_each(|&end| {
         must(sys!(close, end));
     });
-    let nap = |_| {
-        let start = Instant::now();
-        sleep(NAP);
-        start.elapsed()
-    };
-    let naps = (0..NAPS).map(nap).collect();
+    let naps = naps::take();
     end(hogs);
     Ok(naps)
 }

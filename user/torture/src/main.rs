@@ -13,6 +13,7 @@
 //! | `tls` | `fuzz` | `forkbomb` | `spin` | `tcprev` `tcpsource` |
 //! | `deepstack` | `badelf` | `fds` | `pagefaults` | `tcpsink` |
 //! | | | `circles` | `fair` | |
+//! | | | `storm` | | |
 //!
 //! `bench` measures.
 
@@ -28,6 +29,7 @@ mod fair;
 mod fds;
 mod forkbomb;
 mod fuzz;
+mod naps;
 mod net;
 mod options;
 mod pagefaults;
@@ -35,6 +37,7 @@ mod scratch;
 mod shared;
 mod spin;
 mod sse;
+mod storm;
 mod threads;
 mod tls;
 
@@ -58,6 +61,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("badelf", "[SEED] [N]", "N damaged copies of this program are executed", badelf::run),
     ("fds", "", "opens until EMFILE", fds::run),
     ("circles", "", "descriptors sent into circles of sockets do not stay there", circles::run),
+    ("storm", "", "timers that expire faster than anybody looks", storm::run),
     ("threads", "[N]", "N threads at once, several times", threads::run),
     ("spin", "[N]", "N busy threads all get time", spin::run),
     ("fair", "[HOGS] [LOOSE]", "a sleeper beside busy processes, and shares by nice value", fair::run),

@@ -40,6 +40,7 @@ impl Thread {
             self.update_attention(&group, &own);
             let info = info?;
             let signal = info.signal();
+            self.note_taken(signal);
             let action = actions.consume(signal);
             match action.handler {
                 IGNORE => {}
@@ -119,10 +120,20 @@ impl Thread {
         let from = if own.pending.next(others).is_some() { &mut own.pending } else { &mut group.shared };
         let accepted = accept(&from.next(others)?);
         if accepted {
-            from.take(others);
+            let taken = from.take(others);
             self.update_attention(&group, &own);
+            if let Some(info) = taken {
+                self.note_taken(info.signal());
+            }
         }
         Some(accepted)
+    }
+
+    /// A pending instance of `signal` has been taken. (One of a POSIX timer has told that itself.)
+    fn note_taken(&self, signal: Signal) {
+        if signal == Signal::ALRM {
+            self.process().alarm_goes_on();
+        }
     }
 }
 

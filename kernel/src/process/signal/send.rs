@@ -41,14 +41,26 @@ impl Process {
 
     /// sigaction(2): sets the action for `signal`, and forgets pending instances if they come to nothing under it.
     /// Returns the former action.
-    pub fn set_action(&self, signal: Signal, action: Action) -> Action {
+    pub fn set_action(self: &Arc<Self>, signal: Signal, action: Action) -> Action {
         let former = self.actions().replace(signal, action);
         if action.ignores(signal) {
             let mut group = self.group();
-            discard(&mut group, SignalSet::of(&[signal]));
+            discard(&mut group, SignalSet::of(&[signal]), PosixTimer::signal_ignored);
             update_all(&group);
+        } else if !former.is_handler() {
+            // Under the lock, so that no timer finds its signal ignored and is not seen here.
+            let _group = self.group();
+            self.timers_go_on(signal);
         }
         former
+    }
+
+    /// `signal` is no longer ignored: the timers that waited for that go on.
+    fn timers_go_on(self: &Arc<Self>, signal: Signal) {
+        if signal == Signal::ALRM {
+            self.alarm_goes_on();
+        }
+        self.posix_timers_go_on(signal);
     }
 
     /// Sends `info`, to `target` alone if there is one, for `timer` if it is one's. Whether it is pending then.
@@ -69,7 +81,13 @@ impl Process {
             Some(timer) => Ok(pending.push_timer(info, timer)),
             None => pending.push(info, limit).map(|()| true),
         };
-        let result = self.enqueue(&mut group, target.unwrap_or(&first), target.is_some(), signal, push);
+        let receiver = target.unwrap_or(&first);
+        let result = if self.drops(receiver, signal) {
+            timer.into_iter().for_each(PosixTimer::signal_ignored);
+            Ok(false)
+        } else {
+            self.enqueue(&mut group, receiver, target.is_some(), signal, push)
+        };
         drop(group);
         if continued {
             self.report_continued();
@@ -84,9 +102,9 @@ impl Process {
     /// Whether the process was stopped and goes on.
     fn settle_stops(&self, group: &mut ThreadGroup, signal: Signal) -> bool {
         match signal.default_action() {
-            DefaultAction::Stop => discard(group, SignalSet::of(&[Signal::CONT])),
+            DefaultAction::Stop => discard(group, SignalSet::of(&[Signal::CONT]), PosixTimer::signal_lost),
             DefaultAction::Continue => {
-                discard(group, SignalSet::STOPS);
+                discard(group, SignalSet::STOPS, PosixTimer::signal_lost);
                 group.stop_taken = false;
                 return group.resume();
             }
@@ -103,9 +121,6 @@ impl Process {
         signal: Signal,
         push: impl FnOnce(&mut Pending, usize) -> Result<bool, QueueFull>,
     ) -> Result<bool, Errno> {
-        if self.drops(target, signal) {
-            return Ok(false);
-        }
         if signal == Signal::KILL {
             group.begin_exit(ExitStatus::Killed(signal));
             return Ok(false);
@@ -141,10 +156,10 @@ impl From<QueueFull> for Errno {
     }
 }
 
-fn discard(group: &mut ThreadGroup, signals: SignalSet) {
-    group.shared.discard(signals);
+fn discard(group: &mut ThreadGroup, signals: SignalSet, dropped: fn(&Arc<PosixTimer>)) {
+    group.shared.discard(signals, dropped);
     for thread in &group.threads {
-        thread.signals.lock().pending.discard(signals);
+        thread.signals.lock().pending.discard(signals, dropped);
     }
 }
 
