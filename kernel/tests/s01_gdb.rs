@@ -36,15 +36,15 @@ fn s01_gdb_kernel() -> Result<()> {
         "bt",
         "print *c",
         "info locals",
-        "frame function nrk::process::run::system_call::{async_fn#0}",
+        "frame function nrk::process::run::live::{async_fn#0}",
         "info locals",
         "detach",
     ])?;
     shows(&said, &["#0  nrk::syscall::dir::umask (c=0xffff8", ", mask=23) at kernel/src/syscall/dir.rs:"])?;
     shows(&said, &["nrk::syscall::table::dispatch_now (caller=0xffff8", "number=95"])?;
     shows(&said, &["$1 = nrk::syscall::Caller {thread: 0xffff8", "context: 0xffff8"])?;
-    // Of umask, of system_call.
-    shows(&said, &["No locals.", "number = 95"])?;
+    // Of umask, of the future that is a thread's life.
+    shows(&said, &["No locals.", "last_trap = ", "number = 95"])?;
     // The whole way from the first Rust code on, and no further.
     shows(&said, &["in nrk::sched::executor::run", "in nrk::boot::kernel_main (machine=0xffff8"])?;
     guest.finish(Ending::Program(0)).map(drop)

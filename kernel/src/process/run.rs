@@ -13,11 +13,12 @@ use core::task::{Context, Poll};
 use super::deliver;
 use super::exit::{clear_memory, end_thread};
 use super::thread::{RunState, Thread, attention};
+use super::trace::Traced;
 use super::usage::Charge;
 use super::{current, fault, oom, trace};
 use crate::arch::signal_frame::LastTrap;
 use crate::arch::{self, Trap, UserContext};
-use crate::errno::Errno;
+use crate::errno::{Errno, SysResult};
 use crate::memory::{Fault, VirtAddr};
 use crate::sched::{self, Place, timer};
 use crate::syscall::{self, Caller};
@@ -84,7 +85,17 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
             }
         }
         match arch::enter_user(caller.context) {
-            Trap::SystemCall => interrupted = system_call(&mut caller).await,
+            Trap::SystemCall => {
+                // The number is EAX; what else is in RAX means nothing.
+                let number = caller.context.registers.rax as u32;
+                interrupted = if syscall::may_wait(number) {
+                    let traced = begin_call(&caller, number);
+                    let result = syscall::dispatch(&mut caller, number).await;
+                    end_call(&mut caller, number, traced, result)
+                } else {
+                    call_now(&mut caller, number)
+                };
+            }
             Trap::PageFault { address, code } => {
                 last_trap = LastTrap { vector: 14, error: code, address };
                 page_fault(&caller, address, code).await;
@@ -102,16 +113,29 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
     end_thread(thread);
 }
 
-/// Performs the call that the registers ask for. What is returned is to be done again, unless a handler runs.
-async fn system_call(caller: &mut Caller<'_>) -> Option<Interrupted> {
-    // The number is EAX; what else is in RAX means nothing.
-    let number = caller.context.registers.rax as u32;
-    let traced = trace::begin(caller.context);
+/// Performs call `number`, which the registers ask for and which never waits. Apart from [`live`], whose state is kept in memory.
+#[inline(never)]
+fn call_now(caller: &mut Caller<'_>, number: u32) -> Option<Interrupted> {
+    let traced = begin_call(caller, number);
+    let result = syscall::dispatch_now(caller, number);
+    end_call(caller, number, traced, result)
+}
+
+/// Notes that the program makes call `number`.
+#[inline(always)]
+fn begin_call(caller: &Caller<'_>, number: u32) -> Option<Traced> {
     caller.thread.begin_call(number);
-    let result = match syscall::dispatch_now(caller, number) {
-        Some(result) => result,
-        None => syscall::dispatch(caller, number).await,
-    };
+    trace::begin(caller.context)
+}
+
+/// Returns `result` to the program. What is returned here is to be done again, unless a handler runs.
+#[inline(always)]
+fn end_call(
+    caller: &mut Caller<'_>,
+    number: u32,
+    traced: Option<Traced>,
+    result: SysResult,
+) -> Option<Interrupted> {
     caller.thread.end_call();
     if let Some(traced) = traced {
         traced.end(caller.thread, number, result);

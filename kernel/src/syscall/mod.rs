@@ -33,7 +33,7 @@ mod time;
 mod timer;
 mod transfer;
 
-pub use table::{dispatch, dispatch_now, name};
+pub use table::{dispatch, dispatch_now, may_wait, name};
 
 use alloc::sync::Arc;
 

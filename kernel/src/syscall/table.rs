@@ -10,10 +10,13 @@ use crate::errno::{Errno, SysResult};
 ///
 /// The names are documentation: their number says how many argument registers the handler takes, and its
 /// signature what they are. Calls that never wait are performed by [`dispatch_now`], an ordinary function; the others, marked
-/// `[async]`, by [`dispatch`].
+/// `[async]`, by [`dispatch`]; [`may_wait`] says which it is.
 macro_rules! system_calls {
+    (@may_wait [async]) => { true };
+    (@may_wait) => { false };
+    // `dispatch` performs it.
     (@now $caller:ident [async] $family:ident::$handler:ident($($argument:ident),*)) => {
-        return None
+        Err(Errno::ENOSYS)
     };
     (@now $caller:ident $family:ident::$handler:ident($($argument:ident),*)) => {
         system_calls!(@call $caller $family::$handler($($argument),*))
@@ -21,7 +24,7 @@ macro_rules! system_calls {
     (@wait $caller:ident [async] $family:ident::$handler:ident($($argument:ident),*)) => {
         system_calls!(@call $caller $family::$handler($($argument),*)).await
     };
-    // `dispatch_now` has performed it.
+    // `dispatch_now` performs it.
     (@wait $caller:ident $family:ident::$handler:ident($($argument:ident),*)) => {
         Err(Errno::ENOSYS)
     };
@@ -32,12 +35,24 @@ macro_rules! system_calls {
         super::$family::$handler($caller, $($argument),*)
     }};
     ($($number:literal => $([$mode:ident])? $family:ident::$handler:ident($($argument:ident),*);)*) => {
-        /// Performs system call `number` for `caller`, unless it may wait: then `None`, and nothing has been done.
-        pub fn dispatch_now(caller: &mut Caller<'_>, number: u32) -> Option<SysResult> {
-            Some(match number {
+        /// Whether system call `number` may wait.
+        #[inline]
+        pub fn may_wait(number: u32) -> bool {
+            const MAY_WAIT: [bool; NUMBERS] = {
+                let mut table = [false; NUMBERS];
+                $(table[$number] = system_calls!(@may_wait $([$mode])?);)*
+                table
+            };
+            MAY_WAIT.get(number as usize).is_some_and(|&waits| waits)
+        }
+
+        /// Performs system call `number`, which never waits, for `caller`.
+        #[inline(always)]
+        pub fn dispatch_now(caller: &mut Caller<'_>, number: u32) -> SysResult {
+            match number {
                 $($number => system_calls!(@now caller $([$mode])? $family::$handler($($argument),*)),)*
                 _ => Err(unknown(number)),
-            })
+            }
         }
 
         /// Performs system call `number`, which may wait, for `caller`.
@@ -78,8 +93,11 @@ impl ArgumentRegisters {
     }
 }
 
+/// Above the numbers of all calls.
+const NUMBERS: usize = 512;
+
 /// What the table lacks and a program asked for: one bit per number, so that each is logged once.
-static MISSED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+static MISSED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
 
 /// Logs a number that the table lacks, once per number.
 #[cold]

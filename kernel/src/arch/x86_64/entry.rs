@@ -244,6 +244,7 @@ pub fn enter_user(context: &mut UserContext) -> Trap {
 }
 
 /// Puts the extended state and the segment bases of `context` into the processor; whose were there are saved first.
+#[inline(never)]
 fn load(context: &UserContext) {
     let area = core_area::here();
     save_loaded();
