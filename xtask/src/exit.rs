@@ -68,7 +68,10 @@ impl fmt::Display for Ending {
             }
             Self::Timeout => write!(f, "the time is over; the guest was ended"),
             Self::Silent => {
-                write!(f, "the guest ended without a word (reset, triple fault, or quit at the monitor)")
+                write!(
+                    f,
+                    "the guest was ended before its program: by ^A x or at the monitor, or by a reset (a triple fault)"
+                )
             }
             Self::Qemu(status) => write!(f, "QEMU failed ({status})"),
         }
