@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -61,11 +61,16 @@ pub fn wait(child: &mut Child, time: Option<Duration>) -> Result<Option<ExitStat
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
     }
+    let end = Instant::now().checked_add(time).context("the time is too long")?;
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let time = Timespec::try_from(time).context("the time is too long")?;
-    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(child.try_wait()?),
-        Err(error) => Err(error.into()),
+    loop {
+        let left = Timespec::try_from(end.saturating_duration_since(Instant::now()))?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            // A signal of ours is no news of the child.
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(child.try_wait()?),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -116,8 +121,6 @@ pub fn dies_with_us(program: impl AsRef<OsStr>) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

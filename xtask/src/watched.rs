@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
+/// How long the last lines of a program that has ended may take.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// Lines that reader threads append to.
 #[derive(Default)]
 struct Lines {
@@ -75,15 +78,24 @@ impl Watched {
         Ok(process::wait(&mut self.child, Some(time))?.is_some())
     }
 
-    /// Waits for the end of the program; returns its status and all its lines.
+    /// Waits for at most `time` for the end of the program, and then for that of its output; returns its status and all its lines.
     pub fn finish(mut self, time: Duration) -> Result<(ExitStatus, Vec<String>)> {
         drop(self.child.stdin.take());
         let Some(status) = process::wait(&mut self.child, Some(time))? else {
             bail!("{} did not end in {time:?}; it printed:\n{}", self.name, self.lines().join("\n"));
         };
+        let end = Instant::now() + LAST_LINES;
         let mut text = self.lines.text.lock().unwrap_or_else(PoisonError::into_inner);
         while text.1 > 0 {
-            text = self.lines.grown.wait(text).unwrap_or_else(PoisonError::into_inner);
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let name = &self.name;
+                bail!(
+                    "{name} ended, but what it started keeps its output; it printed:\n{}",
+                    text.0.join("\n")
+                );
+            }
+            text = self.lines.grown.wait_timeout(text, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok((status, std::mem::take(&mut text.0)))
     }
@@ -151,10 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn output_that_stays_open_is_an_error_in_time() {
+        let error = shell("sleep 60 & echo $!").finish(LONG).unwrap_err().to_string();
+        let sleeper =
+            error.lines().last().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(sleeper.unwrap(), rustix::process::Signal::KILL).unwrap();
+        assert!(error.contains("keeps its output"), "{error}");
+    }
+
+    #[test]
     fn one_can_look_whether_a_program_ends() {
         let mut ends = shell("exit 0");
         assert!(ends.ends_within(LONG).unwrap());
-        assert!(ends.succeed(Duration::ZERO).is_ok());
+        assert!(ends.succeed(LONG).is_ok());
         let mut stays = shell("sleep 60");
         assert!(!stays.ends_within(Duration::from_millis(20)).unwrap());
     }
