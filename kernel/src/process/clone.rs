@@ -12,7 +12,7 @@ use super::pidfd::PidFd;
 use super::registry::{self, with_table};
 use super::run;
 use super::signal::{AlternateStack, Signal};
-use super::thread::{NewThread, Resources, SharedSpace, Thread, attention};
+use super::thread::{NewThread, Resources, SharedFs, SharedSpace, Thread, attention};
 use super::vfork::Completion;
 use crate::arch;
 use crate::errno::Errno;
@@ -242,7 +242,7 @@ async fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
     Ok(Resources {
         space,
         files: if flags.contains(CloneFlags::FILES) { files } else { files.fork()? },
-        fs: if flags.contains(CloneFlags::FS) { fs } else { fs.fork() },
+        fs: if flags.contains(CloneFlags::FS) { fs } else { SharedFs::new(fs.context().fork()) },
     })
 }
 
@@ -424,6 +424,23 @@ mod tests {
         assert!(!made(&parent, PTHREAD).interrupted());
         parent.process().group().stop = Some(Signal::STOP);
         assert!(made(&parent, PTHREAD).interrupted());
+    }
+
+    #[test]
+    fn directories_are_shared_with_others_until_one_side_gives_them_up() {
+        let parent = process().leader().unwrap();
+        let thread = made(&parent, PTHREAD);
+        assert!(!parent.shares_fs_with_others() && !thread.shares_fs_with_others());
+        let child = made(&parent, CloneFlags::FS);
+        assert!(parent.shares_fs_with_others() && child.shares_fs_with_others());
+        // Who looks at them has no share.
+        let looks = child.fs();
+        child.release_resources();
+        assert!(!thread.shares_fs_with_others());
+        drop(looks);
+        let other = made(&parent, CloneFlags::FS);
+        other.unshare_fs();
+        assert!(!parent.shares_fs_with_others() && !Arc::ptr_eq(&parent.fs(), &other.fs()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::registry::{enter_process, max_tasks, with_table};
 use super::run;
 use super::session::Session;
 use super::signal::{SignalActions, SignalSet};
-use super::thread::{NewThread, Resources, SharedSpace, Thread};
+use super::thread::{NewThread, Resources, SharedFs, SharedSpace, Thread};
 use super::{Credentials, hooks};
 use crate::arch::{self, UserContext};
 use crate::errno::Errno;
@@ -44,6 +44,7 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
         cwd: &root,
         credentials: &credentials,
         no_new_privileges: false,
+        shares_fs: false,
         process: &process,
     })?;
     process.set_image(Arc::new(prepared.image));
@@ -53,7 +54,7 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
         resources: Resources {
             space: SharedSpace::new(prepared.space),
             files: console_files(&process, view)?,
-            fs: FsContext::new(root.clone()),
+            fs: SharedFs::new(FsContext::new(root.clone())),
         },
         credentials: Arc::new(prepared.credentials),
         name: prepared.name,

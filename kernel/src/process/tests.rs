@@ -12,7 +12,7 @@ use super::registry::{enter_process, with_table};
 use super::run::poll_on_core;
 use super::session::Session;
 use super::signal::{Signal, SignalActions, SignalSet};
-use super::thread::{Name, NewThread, Resources, SharedSpace, Thread};
+use super::thread::{Name, NewThread, Resources, SharedFs, SharedSpace, Thread};
 use super::{Credentials, INIT};
 use crate::fs::mount::{Location, Mount};
 use crate::fs::{FdTable, FsContext};
@@ -51,8 +51,8 @@ fn make(parent: Option<&Arc<Process>>) -> Arc<Process> {
         exit_signal: Some(Signal::CHLD),
         personality: 0,
     }));
-    let resources =
-        Resources { space: SharedSpace::new(space), files: FdTable::new(), fs: FsContext::new(root()) };
+    let fs = SharedFs::new(FsContext::new(root()));
+    let resources = Resources { space: SharedSpace::new(space), files: FdTable::new(), fs };
     let thread = thread(&process, pid, resources);
     process.group().threads.push(thread.clone());
     enter_process(&process, &thread, parent.map(|parent| parent.pid()));

@@ -64,7 +64,34 @@ pub struct Resources {
     /// Its descriptors.
     pub files: Arc<FdTable>,
     /// Its root and working directories and umask.
-    pub fs: Arc<FsContext>,
+    pub fs: SharedFs,
+}
+
+/// Directories and a umask, and a share in their use. Who only looks at them has no share.
+#[derive(Clone)]
+pub struct SharedFs {
+    context: Arc<FsContext>,
+    share: Option<Arc<()>>,
+}
+
+impl SharedFs {
+    /// The first share in a context.
+    pub fn new(context: Arc<FsContext>) -> Self {
+        Self { context, share: Some(Arc::new(())) }
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<FsContext> {
+        &self.context
+    }
+
+    fn sharers(&self) -> usize {
+        self.share.as_ref().map_or(0, Arc::strong_count)
+    }
+
+    fn is_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.context, &other.context) && self.share.is_some()
+    }
 }
 
 /// An address space and a share in its use. When the last thread gives its share up, the memory goes, though others (/proc) may
@@ -243,7 +270,7 @@ impl Thread {
 
     /// Its root and working directories and umask.
     pub fn fs(&self) -> Arc<FsContext> {
-        self.resources.lock().fs.clone()
+        self.resources.lock().fs.context.clone()
     }
 
     /// For whom it acts.
@@ -404,16 +431,25 @@ impl Thread {
 
     /// Has directories and a umask of its own from now on: `CLONE_FS` of unshare(2).
     pub fn unshare_fs(&self) {
-        let fs = self.fs();
-        // One count is the thread's, one is ours.
-        if Arc::strong_count(&fs) > 2 {
-            self.replace_fs(fs.fork());
+        let fs = self.resources().fs;
+        // One share is the thread's, one is ours.
+        if fs.sharers() > 2 {
+            self.replace_fs(fs.context.fork());
         }
+    }
+
+    /// Whether threads of other processes use its directories and umask, too: a clone with `CLONE_FS`.
+    pub fn shares_fs_with_others(&self) -> bool {
+        let fs = self.resources().fs;
+        let group = self.process.group();
+        let own = group.threads.iter().filter(|thread| thread.resources.lock().fs.is_with(&fs)).count();
+        // One share is ours.
+        fs.sharers() > own + 1
     }
 
     /// Works with other directories from now on.
     pub(super) fn replace_fs(&self, fs: Arc<FsContext>) {
-        let old = core::mem::replace(&mut self.resources.lock().fs, fs);
+        let old = core::mem::replace(&mut self.resources.lock().fs, SharedFs::new(fs));
         drop(old);
     }
 
@@ -422,6 +458,7 @@ impl Thread {
         self.replace_files(FdTable::new());
         let mut share = {
             let mut resources = self.resources.lock();
+            resources.fs.share = None;
             let space = resources.space.space.clone();
             let without = SharedSpace { space, share: None };
             core::mem::replace(&mut resources.space, without)

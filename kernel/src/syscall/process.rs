@@ -234,6 +234,7 @@ fn prepare(
         cwd: &cwd,
         credentials: &credentials,
         no_new_privileges: c.thread.has_no_new_privileges(),
+        shares_fs: c.thread.shares_fs_with_others(),
         process,
     })
 }

@@ -35,7 +35,7 @@ use crate::errno::Errno;
 use crate::fs::mount::MountFlags;
 use crate::fs::open::Executable;
 use crate::fs::path::{View, resolve};
-use crate::fs::{FdTable, File, Location};
+use crate::fs::{FdTable, File, Location, Wanted};
 use crate::memory::{AddressSpace, MappingName, PAGE_SIZE, VirtAddr};
 use crate::syscall::Caller;
 
@@ -93,6 +93,8 @@ pub struct Request<'a> {
     pub credentials: &'a Credentials,
     /// Set-id bits have no effect (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// Other processes use the thread's directories and umask: neither do they then, for those could be changed under the program.
+    pub shares_fs: bool,
     /// The process, for its limits and personality.
     pub process: &'a Process,
 }
@@ -109,6 +111,8 @@ pub struct Prepared {
     pub image: Image,
     /// Its credentials.
     pub credentials: Credentials,
+    /// Who executes it may read its file, and so may see its memory.
+    pub readable: bool,
     /// Its name.
     pub name: Name,
 }
@@ -194,6 +198,7 @@ fn fill(
             stack_start: pointer,
         },
         credentials,
+        readable: request.location.node.check(&request.view.who, Wanted::READ).is_ok(),
         name: Name::new(request.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()),
     })
 }
@@ -214,7 +219,9 @@ fn open_interpreter(request: &Request<'_>, path: &[u8]) -> Result<(Executable, E
 
 /// Set-user-id and set-group-id.
 fn credentials_after(request: &Request<'_>, file: &dyn File) -> Credentials {
-    let may_change = !request.no_new_privileges && !request.location.mount.flags.contains(MountFlags::NOSUID);
+    let may_change = !request.no_new_privileges
+        && !request.shares_fs
+        && !request.location.mount.flags.contains(MountFlags::NOSUID);
     let stat = file.stat();
     let set_uid = may_change && stat.mode & S_ISUID != 0;
     // Without execution by the group, the bit means mandatory locking.
@@ -279,7 +286,11 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     process.has_execed.store(true, Ordering::Relaxed);
     let (before, after) = (thread.credentials(), &prepared.credentials);
     let same_user = after.acts_as(&before) && (after.uid, after.gid) == (after.euid, after.egid);
-    process.dumpable.store(same_user.into(), Ordering::Relaxed);
+    process.dumpable.store((same_user && prepared.readable).into(), Ordering::Relaxed);
+    if !same_user {
+        // Another thread may have made a process with `CLONE_FS` since the program was made ready.
+        thread.unshare_fs();
+    }
     process.set_image(Arc::new(prepared.image));
     thread.set_alternate_stack(AlternateStack::default());
     thread.set_credentials(prepared.credentials);
