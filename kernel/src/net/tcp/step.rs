@@ -13,6 +13,9 @@ use crate::net::timers::Expires;
 use crate::sched::Events;
 use crate::sched::timer::NEVER;
 
+/// How soon a connection's deadlines may follow on each other, in nanoseconds.
+const AGAIN: u64 = 100_000;
+
 impl TcpSocket {
     /// Runs the connection once and draws the consequences. Returns what to wake waiters for, once the lock is released.
     pub(super) fn step(&self, inner: &mut Inner, packet: Option<&[u8]>, cause: Cause) -> Events {
@@ -49,7 +52,9 @@ impl TcpSocket {
         }
         if let Role::Connection(connection) = &inner.role {
             let own = if after.state == State::Closed { NEVER } else { connection.deadline(&inner.options) };
-            self.arm(next.min(own));
+            // What time has not settled now it will not settle at once: whatever the state, it comes to no endless round.
+            let earliest = if cause == Cause::Timer { now + AGAIN } else { 0 };
+            self.arm(next.min(own).max(earliest));
         }
         events
     }
@@ -58,16 +63,26 @@ impl TcpSocket {
         let Role::Connection(connection) = &mut inner.role else { return Events::empty() };
         match (before, after) {
             (State::SynSent, State::Established | State::CloseWait) => connection.give_up = NEVER,
+            // Simultaneous open: it was this end that connected.
+            (State::SynReceived, State::Established | State::CloseWait) if inner.parent.is_none() => {
+                connection.give_up = NEVER;
+            }
             (State::SynReceived, State::Established | State::CloseWait) => {
                 connection.give_up = NEVER;
                 let defer = inner.options.defer_accept.nanoseconds();
                 connection.accept_by = defer.map_or(0, |time| self.stack.now() + time);
             }
-            (State::SynReceived, State::Listen | State::Closed) => {
+            (State::SynReceived, State::Listen | State::Closed) if inner.parent.is_some() => {
                 self.stack.counters.count(Counter::TcpAttemptFails);
                 self.half_open_ended(inner);
                 inner.release_flow(&self.stack);
                 inner.role = Role::Idle;
+            }
+            // smoltcp would wait for another peer.
+            (_, State::Listen) => {
+                connection.abort();
+                connection.last_state = State::Closed;
+                self.closed(inner, before, cause);
             }
             (_, State::Closed) => self.closed(inner, before, cause),
             (_, State::TimeWait) if inner.orphan => self.begin_time_wait(inner),
