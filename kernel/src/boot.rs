@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::cmdline::CommandLine;
 use crate::device::NetworkDevice;
-use crate::fs::{self, special, tty};
+use crate::fs::{self, proc, special, tty};
 use crate::net::service::{self, Configuration};
 use crate::process::hooks::PowerRequest;
 use crate::process::{self, ExitStatus, hooks};
@@ -34,6 +34,10 @@ pub fn kernel_main(machine: &'static Machine) -> ! {
     tell_facts(machine);
     start_files(machine, &line);
     dump::start();
+    if line.latency {
+        sched::latency::watch();
+        proc::register(proc::Folder::Nrk, "latency", sched::latency::report);
+    }
     start_network(&line);
     start_init(&line);
     sched::run()

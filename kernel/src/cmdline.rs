@@ -11,6 +11,7 @@
 //! | `ip=dhcp`, `ip=off`, `ip=A.B.C.D/N[,GATEWAY]` | the address of the first interface |
 //! | `tty=ROWSxCOLUMNS` | the size of the console's terminal |
 //! | `norandmaps` | programs are loaded at the same addresses each time, as on Linux; for debuggers |
+//! | `latency` | how long interrupts wait is measured, and told by /proc/nrk/latency |
 //! | `test=NAME` | the test that runs instead of the init program |
 //!
 //! An unknown key is reported and ignored.
@@ -35,6 +36,8 @@ pub struct CommandLine {
     pub terminal: Option<(u16, u16)>,
     /// `norandmaps`.
     pub fixed_addresses: bool,
+    /// `latency`.
+    pub latency: bool,
     /// `test`.
     pub test: Option<String>,
     /// Words that nobody understands.
@@ -66,6 +69,7 @@ impl CommandLine {
             Some(("tty", value)) if parse_size(value).is_some() => self.terminal = parse_size(value),
             Some(("test", value)) => self.test = Some(value.into()),
             None if text == "norandmaps" => self.fixed_addresses = true,
+            None if text == "latency" => self.latency = true,
             _ => self.unknown.push(text),
         }
     }
@@ -103,13 +107,13 @@ mod tests {
     #[test]
     fn keys_and_arguments_are_told_apart() {
         let line = CommandLine::parse(
-            br#"log=info,net=trace init=/bin/sh env=A=b tty=24x80 odd norandmaps -- -c "ls -l \"x\" && exit 7" "" log=1"#,
+            br#"log=info,net=trace init=/bin/sh env=A=b tty=24x80 odd norandmaps latency -- -c "ls -l \"x\" && exit 7" "" log=1"#,
         );
         assert_eq!(line.log.as_deref(), Some("info,net=trace"));
         assert_eq!(line.init.as_deref(), Some("/bin/sh"));
         assert_eq!(line.environment, [b"A=b"]);
         assert_eq!(line.terminal, Some((24, 80)));
-        assert!(line.fixed_addresses);
+        assert!(line.fixed_addresses && line.latency);
         assert_eq!(line.unknown, ["odd"]);
         assert_eq!(line.arguments, [&b"-c"[..], br#"ls -l "x" && exit 7"#, b"", b"log=1"]);
     }

@@ -186,11 +186,18 @@ impl<T: FromBytes> UserPtr<T> {
         if count > limit {
             return Err(Errno::EINVAL);
         }
-        let mut values = Vec::new();
+        let mut values = Vec::<T>::new();
         values.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-        for index in 0..count {
-            values.push(self.index(index).read(space)?);
-        }
+        let room = values.as_mut_ptr().cast::<u8>();
+        let bytes = count * size_of::<T>();
+        // SAFETY: room for `count` values was reserved, and is initialised (to zeroes) before it is a slice.
+        let bytes = unsafe {
+            room.write_bytes(0, bytes);
+            core::slice::from_raw_parts_mut(room, bytes)
+        };
+        read_bytes(space, self.address, bytes)?;
+        // SAFETY: so many values are there, and `T: FromBytes`: every bit pattern is a value.
+        unsafe { values.set_len(count) };
         Ok(values)
     }
 }

@@ -1,7 +1,15 @@
 //! Long calls: they go in pieces, and pause between them.
 //!
-//! The kernel is not preempted, so a call that has gigabytes of memory to clear would keep the core from everybody else, and from its
-//! interrupts. [`Pace`] says when it has had the core for long enough, lets the others go first, and ends a call whose thread is to end.
+//! The kernel is not preempted and runs with interrupts off, so a call that has gigabytes of memory to clear, or thousands of descriptors
+//! to look at, would keep the core from everybody else, and from its devices. Whatever a program can make long is charged to
+//! a [`Pace`]: pieces of some length with [`pause`](Pace::pause), the rounds of a loop with [`charge`](Pace::charge). It looks at the
+//! clock now and then, takes interrupts, lets those run whose turn it is, and ends a call whose thread is to end.
+//!
+//! A pause is an `.await`: the guard of a spin lock cannot live across one, since guards are not `Send` and tasks must be
+//! ([`sync`](crate::sync)). What nobody can pause in, because it ends with its last reference, is left for later: see
+//! [`leftovers`](crate::sched::leftovers).
+
+use alloc::vec::Vec;
 
 use super::run::give_way;
 use super::thread::Thread;
@@ -9,29 +17,61 @@ use super::usage::Charge;
 use crate::arch;
 use crate::errno::Errno;
 
-/// How long a call goes on without a pause, in nanoseconds; a piece should take less.
-const STRETCH: u64 = 1_000_000;
+/// How long a call goes on without a pause, in nanoseconds. With the longest piece it has to stay below half a millisecond.
+const STRETCH: u64 = 100_000;
 
-/// The pace of one call.
+/// What is charged between two looks at the clock. A unit is some dozens of instructions.
+const UNITS: u32 = 256;
+
+/// The pace of one call. It costs nothing until much has been charged.
 pub struct Pace<'a> {
     thread: &'a Thread,
-    /// When to pause next.
+    /// Units before the next look at the clock.
+    left: u32,
+    /// When to pause next; 0 before the first look at the clock.
     until: u64,
 }
 
 impl<'a> Pace<'a> {
     /// For a call of `thread` that begins now.
     pub fn new(thread: &'a Thread) -> Self {
-        Self { thread, until: arch::now() + STRETCH }
+        Self { thread, left: UNITS, until: 0 }
     }
 
-    /// To be called between two pieces: pauses, if it is time. No lock may be held.
+    /// To be called in each round of a loop, with what the round costs, in units of some dozens of instructions. Pauses, if it is time.
+    ///
+    /// # Errors
+    /// `EINTR` when the thread is about to end.
+    #[inline]
+    pub async fn charge(&mut self, units: u32) -> Result<(), Errno> {
+        match self.left.checked_sub(units) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.left = UNITS;
+                self.pause().await
+            }
+        }
+    }
+
+    /// Drops what is in `items` one by one: what the call held while it ran. Goes on though the thread is about to end.
+    pub async fn release<T>(&mut self, mut items: Vec<T>) {
+        while items.pop().is_some() {
+            let _ = self.charge(2).await;
+        }
+    }
+
+    /// To be called between two pieces that take some time: pauses, if it is time.
     ///
     /// # Errors
     /// `EINTR` when the thread is about to end.
     pub async fn pause(&mut self) -> Result<(), Errno> {
         let now = arch::now();
-        if now >= self.until {
+        if self.until == 0 {
+            self.until = now + STRETCH;
+        } else if now >= self.until {
             // The time was the kernel's, though a pause looks like the end of a slice of the program's.
             let elapsed = self.thread.usage.charge(now, Charge::System);
             self.thread.process().count_time(elapsed, Charge::System);
@@ -60,7 +100,7 @@ mod tests {
         let long = run_as_thread(thread.clone(), async move {
             let mut pace = Pace::new(&thread);
             loop {
-                if let Err(error) = pace.pause().await {
+                if let Err(error) = pace.charge(1).await {
                     return error;
                 }
                 count.fetch_add(1, Ordering::Relaxed);

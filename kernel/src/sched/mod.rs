@@ -10,7 +10,11 @@ mod executor;
 #[cfg(test)]
 pub mod fixture;
 #[deny(unsafe_code)]
+pub mod latency;
+#[deny(unsafe_code)]
 pub mod run_queue;
+#[deny(unsafe_code)]
+mod slots;
 #[deny(unsafe_code)]
 pub mod timer;
 #[deny(unsafe_code)]

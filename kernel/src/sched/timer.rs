@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Poll;
 use core::task::Waker;
 
+use super::latency;
 use crate::arch::{self, CoreId};
 use crate::percore::PerCore;
 use crate::sync::SpinLock;
@@ -24,6 +25,8 @@ struct Timers {
     first: AtomicU64,
     /// For when the interval timer is programmed; `NEVER` when it is not.
     armed: AtomicU64,
+    /// While the timer is watched: when it was due, or programmed if that was later.
+    due: AtomicU64,
     /// Ordered by deadline, then by the order in which they were set.
     pending: SpinLock<BTreeMap<(u64, u64), Waker>>,
 }
@@ -31,6 +34,7 @@ struct Timers {
 static TIMERS: PerCore<Timers> = crate::per_core!(Timers {
     first: AtomicU64::new(NEVER),
     armed: AtomicU64::new(NEVER),
+    due: AtomicU64::new(NEVER),
     pending: SpinLock::new(BTreeMap::new()),
 });
 
@@ -71,7 +75,14 @@ impl Timers {
     /// Programs the interval timer.
     #[inline(never)]
     fn set(&self, deadline: u64) {
-        self.armed.store(deadline, Ordering::Relaxed);
+        let before = self.armed.swap(deadline, Ordering::Relaxed);
+        if latency::is_watched() {
+            let now = arch::now();
+            // If it was due already, its interrupt still waits.
+            if before > now {
+                self.due.store(deadline.max(now), Ordering::Relaxed);
+            }
+        }
         arch::set_timer(deadline);
     }
 
@@ -123,7 +134,13 @@ pub(super) fn state(core: CoreId) -> (u64, u64) {
 
 /// Called by the interval timer's interrupt: it fired, so it is no longer set.
 pub fn fired() {
-    TIMERS.here().armed.store(NEVER, Ordering::Relaxed);
+    let timers = TIMERS.here();
+    timers.armed.store(NEVER, Ordering::Relaxed);
+    if latency::is_watched() {
+        let now = arch::now();
+        latency::note(now.saturating_sub(timers.due.load(Ordering::Relaxed)));
+        timers.set(now + latency::TICK);
+    }
 }
 
 /// Completes at `deadline`, in nanoseconds of [`arch::now`].

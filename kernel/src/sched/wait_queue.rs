@@ -3,12 +3,13 @@
 //! Each pipe, socket, timer and so on has one. A waiter registers a waker with the events it waits for, tries its
 //! operation again (the event may have come in between), and only then sleeps. The entry stays until its
 //! [`Registration`] is dropped, so an epoll instance may register once and be woken for every event.
-//! The entries keep their memory, so a wait allocates only the first time a queue gets so long.
+//! However many wait, one who leaves costs the same ([`Slots`]). The entries keep their memory, so a wait allocates only the
+//! first time a queue gets so long.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use core::task::Waker;
 
+use super::slots::Slots;
 use crate::sync::SpinLock;
 
 bitflags::bitflags! {
@@ -41,16 +42,9 @@ bitflags::bitflags! {
 }
 
 struct Entry {
-    key: u64,
     interest: Events,
     exclusive: bool,
     waker: Waker,
-}
-
-#[derive(Default)]
-struct Inner {
-    entries: Vec<Entry>,
-    next_key: u64,
 }
 
 /// The waiters of one object.
@@ -58,21 +52,18 @@ struct Inner {
 pub struct WaitQueue {
     /// Number of entries, readable without the lock: most wakes find nobody waiting.
     waiting: AtomicUsize,
-    inner: SpinLock<Inner>,
+    entries: SpinLock<Slots<Entry>>,
 }
 
 impl WaitQueue {
     /// A queue in which nobody waits.
     pub const fn new() -> Self {
-        Self {
-            waiting: AtomicUsize::new(0),
-            inner: SpinLock::new(Inner { entries: Vec::new(), next_key: 0 }),
-        }
+        Self { waiting: AtomicUsize::new(0), entries: SpinLock::new(Slots::new()) }
     }
 
     /// Has `waker` woken for each event of `interest` until the returned registration is dropped.
     pub fn register(&self, interest: Events, waker: &Waker) -> Registration<&Self> {
-        Registration { key: self.add(interest, false, waker), queue: self }
+        Registration { place: self.add(interest, false, waker), queue: self }
     }
 
     /// As [`register`](Self::register), for an owner that keeps the queue alive through `queue`
@@ -83,28 +74,25 @@ impl WaitQueue {
         exclusive: bool,
         waker: &Waker,
     ) -> Registration<Q> {
-        Registration { key: queue.as_ref().add(interest, exclusive, waker), queue }
+        Registration { place: queue.as_ref().add(interest, exclusive, waker), queue }
     }
 
-    fn add(&self, interest: Events, exclusive: bool, waker: &Waker) -> u64 {
-        let mut inner = self.inner.lock();
-        let key = inner.next_key;
-        inner.next_key += 1;
-        inner.entries.push(Entry { key, interest, exclusive, waker: waker.clone() });
-        self.waiting.store(inner.entries.len(), Ordering::Relaxed);
-        drop(inner);
+    fn add(&self, interest: Events, exclusive: bool, waker: &Waker) -> usize {
+        let entry = Entry { interest, exclusive, waker: waker.clone() };
+        let mut entries = self.entries.lock();
+        let place = entries.push(entry);
+        self.waiting.store(entries.len(), Ordering::Relaxed);
+        drop(entries);
         // Pairs with the fence in `wake`: either the waker sees this entry, or this waiter's next try sees the event.
         fence(Ordering::SeqCst);
-        key
+        place
     }
 
-    fn remove(&self, key: u64) {
-        let mut inner = self.inner.lock();
-        // Order matters to fairness of exclusive waiters; queues are short.
-        let found = inner.entries.iter().position(|entry| entry.key == key);
-        let entry = found.map(|index| inner.entries.remove(index));
-        self.waiting.store(inner.entries.len(), Ordering::Relaxed);
-        drop(inner);
+    fn remove(&self, place: usize) {
+        let mut entries = self.entries.lock();
+        let entry = entries.remove(place);
+        self.waiting.store(entries.len(), Ordering::Relaxed);
+        drop(entries);
         // The waker may be the last owner of something that looks at this queue.
         drop(entry);
     }
@@ -116,7 +104,7 @@ impl WaitQueue {
             return;
         }
         let mut exclusive_woken = false;
-        for entry in &self.inner.lock().entries {
+        for entry in self.entries.lock().iter() {
             if entry.interest.intersects(events) && !(entry.exclusive && exclusive_woken) {
                 exclusive_woken |= entry.exclusive;
                 entry.waker.wake_by_ref();
@@ -134,12 +122,12 @@ impl AsRef<WaitQueue> for WaitQueue {
 /// An entry in a wait queue; dropped, it is taken out.
 pub struct Registration<Q: AsRef<WaitQueue>> {
     queue: Q,
-    key: u64,
+    place: usize,
 }
 
 impl<Q: AsRef<WaitQueue>> Drop for Registration<Q> {
     fn drop(&mut self) {
-        self.queue.as_ref().remove(self.key);
+        self.queue.as_ref().remove(self.place);
     }
 }
 

@@ -1,11 +1,13 @@
 //! Waiting for several descriptors: poll(2), select(2), epoll(7).
 
 use alloc::sync::Arc;
+use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::future::poll_fn;
 use core::mem::size_of;
-use core::task::Poll;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Poll, Waker};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -16,6 +18,7 @@ use crate::errno::{Errno, SysResult};
 use crate::fs::epoll::{Epoll, Event};
 use crate::fs::{FdTable, File, OpenFile, OpenFlags};
 use crate::process::block::{Limit, block_on};
+use crate::process::pace::Pace;
 use crate::process::signal::SignalSet;
 use crate::process::{Resource, Thread};
 use crate::sched::{Events, Registration, WaitQueue};
@@ -41,10 +44,11 @@ pub struct EpollEvent {
 /// Errors and hang-ups are reported whether or not asked for.
 const ALWAYS: Events = Events::ERR.union(Events::HUP);
 
-/// An open file and what is asked of it.
+/// An open file and what is asked of it; `place` says where the answer goes.
 struct Watch {
     file: Arc<OpenFile>,
     wanted: Events,
+    place: usize,
 }
 
 impl Watch {
@@ -64,37 +68,92 @@ impl AsRef<WaitQueue> for Queue {
     }
 }
 
-/// Waits until `look` says how many of the watched are ready, more than none. 0 after the deadline; `ERESTARTNOHAND` when interrupted.
+/// Wakes a task, and remembers it: the task pauses while it looks at many files, and what happens to one at which it has looked
+/// must not be lost.
+struct Alarm {
+    rang: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+/// Looks at each of the watched; `note` takes its place and what it is ready for, and returns how many answers that makes.
+async fn look(
+    pace: &mut Pace<'_>,
+    watches: &[Watch],
+    note: &mut impl FnMut(usize, Events) -> usize,
+) -> SysResult {
+    let mut count = 0;
+    for watch in watches {
+        count += note(watch.place, watch.ready());
+        pace.charge(3).await?;
+    }
+    Ok(count)
+}
+
+/// Waits until there are answers, as [`look`] counts them. 0 after the deadline; `ERESTARTNOHAND` when interrupted.
 async fn wait_for_any(
     thread: &Thread,
+    pace: &mut Pace<'_>,
     watches: &[Watch],
     deadline: Option<u64>,
-    mut look: impl FnMut() -> usize,
+    note: &mut impl FnMut(usize, Events) -> usize,
 ) -> SysResult {
-    let count = look();
+    let count = look(pace, watches, note).await?;
     if count > 0 || deadline == Some(0) {
         return Ok(count);
     }
     let mut registrations: Vec<Registration<Queue>> = Vec::new();
     registrations.try_reserve_exact(watches.len()).map_err(|_| Errno::ENOMEM)?;
+    let task = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    let alarm = Arc::new(Alarm { rang: AtomicBool::new(false), task });
+    let result = wait_for_alarm(thread, pace, watches, deadline, note, &alarm, &mut registrations).await;
+    pace.release(registrations).await;
+    result
+}
+
+/// Joins the queues of all that are watched, and waits.
+async fn wait_for_alarm(
+    thread: &Thread,
+    pace: &mut Pace<'_>,
+    watches: &[Watch],
+    deadline: Option<u64>,
+    note: &mut impl FnMut(usize, Events) -> usize,
+    alarm: &Arc<Alarm>,
+    registrations: &mut Vec<Registration<Queue>>,
+) -> SysResult {
+    let waker = Waker::from(alarm.clone());
+    for watch in watches {
+        let queue = Queue(watch.file.clone());
+        registrations.push(WaitQueue::register_owned(queue, watch.wanted | ALWAYS, false, &waker));
+        pace.charge(3).await?;
+    }
     let mut limit = Limit::new(thread, deadline);
-    poll_fn(|context| {
-        if registrations.is_empty() {
-            let join = |watch: &Watch| {
-                let queue = Queue(watch.file.clone());
-                WaitQueue::register_owned(queue, watch.wanted | ALWAYS, false, context.waker())
-            };
-            registrations.extend(watches.iter().map(join));
+    loop {
+        alarm.rang.store(false, Ordering::Relaxed);
+        match look(pace, watches, note).await? {
+            0 => {}
+            count => return Ok(count),
         }
-        match look() {
-            0 => limit.poll(context).map(|error| match error {
-                Errno::EAGAIN => Ok(0),
-                _ => Err(Errno::ERESTARTNOHAND),
-            }),
-            count => Poll::Ready(Ok(count)),
+        let end = poll_fn(|context| match alarm.rang.load(Ordering::Acquire) {
+            true => Poll::Ready(None),
+            false => limit.poll(context).map(Some),
+        });
+        match end.await {
+            None => {}
+            Some(Errno::EAGAIN) => return Ok(0),
+            Some(_) => return Err(Errno::ERESTARTNOHAND),
         }
-    })
-    .await
+    }
 }
 
 /// A point in time from a timeout: `None` for ever, `Some(0)` not at all.
@@ -163,42 +222,52 @@ async fn poll_until(
         return Err(Errno::EINVAL);
     }
     let mut entries = fds.read_vec(&c.space, count as usize, limit as usize)?;
-    let files = c.thread.files();
-    let mut watches = Vec::new();
+    let mut pace = Pace::new(c.thread);
+    let (mut watches, mut invalid) = (Vec::new(), 0);
     watches.try_reserve_exact(entries.len()).map_err(|_| Errno::ENOMEM)?;
-    // Negative descriptors are skipped, unknown ones are reported at once.
-    let mut invalid = 0;
-    for entry in &mut entries {
+    let found = find_polled(&mut pace, &c.thread.files(), &mut entries, &mut watches, &mut invalid).await;
+    let deadline = if invalid > 0 { Some(0) } else { deadline };
+    let mut note = |place: usize, ready: Events| {
+        entries[place].revents = ready.bits() as u16;
+        usize::from(!ready.is_empty())
+    };
+    let result = match found {
+        Ok(()) => wait_for_any(c.thread, &mut pace, &watches, deadline, &mut note).await,
+        Err(error) => Err(error),
+    };
+    pace.release(watches).await;
+    let ready = result?;
+    for (index, entry) in entries.iter().enumerate() {
+        fds.index(index).write(&c.space, entry)?;
+        pace.charge(2).await?;
+    }
+    Ok(invalid + ready)
+}
+
+/// Finds the files of `entries`. Negative descriptors are skipped, unknown ones are reported at once, and counted.
+async fn find_polled(
+    pace: &mut Pace<'_>,
+    files: &FdTable,
+    entries: &mut [PollFd],
+    watches: &mut Vec<Watch>,
+    invalid: &mut usize,
+) -> Result<(), Errno> {
+    for (place, entry) in entries.iter_mut().enumerate() {
         entry.revents = 0;
         match files.get(entry.fd) {
             Ok(file) => {
-                watches.push(Watch { file, wanted: Events::from_bits_truncate(u32::from(entry.events)) })
+                let wanted = Events::from_bits_truncate(u32::from(entry.events));
+                watches.push(Watch { file, wanted, place });
             }
             Err(_) if entry.fd < 0 => {}
             Err(_) => {
                 entry.revents = Events::NVAL.bits() as u16;
-                invalid += 1;
+                *invalid += 1;
             }
         }
+        pace.charge(2).await?;
     }
-    let deadline = if invalid > 0 { Some(0) } else { deadline };
-    let look = || invalid + mark_ready(&mut entries, &watches);
-    let ready = wait_for_any(c.thread, &watches, deadline, look).await?;
-    for (index, entry) in entries.iter().enumerate() {
-        fds.index(index).write(&c.space, entry)?;
-    }
-    Ok(ready)
-}
-
-/// Stores what is ready in the entries that have a watch, which come in the same order. Returns the number of those.
-fn mark_ready(entries: &mut [PollFd], watches: &[Watch]) -> usize {
-    let named = entries.iter_mut().filter(|e| e.fd >= 0 && e.revents & Events::NVAL.bits() as u16 == 0);
-    let mut count = 0;
-    for (entry, watch) in named.zip(watches) {
-        entry.revents = watch.ready().bits() as u16;
-        count += usize::from(entry.revents != 0);
-    }
-    count
+    Ok(())
 }
 
 /// The three sets of select(2), and what each means in terms of poll(2).
@@ -268,18 +337,19 @@ async fn select_until(
             *set = pointer.read_vec(&c.space, words, words)?;
         }
     }
-    let watches = select_watches(&c.thread.files(), &asked, count)?;
+    let (mut pace, mut watches) = (Pace::new(c.thread), Vec::new());
     let mut found = asked.clone();
-    let look = || {
-        found.iter_mut().for_each(|set| set.fill(0));
-        watches.iter().map(|(fd, watch)| mark_selected(&mut found, &asked, *fd, watch)).sum()
+    let mut note = |fd: usize, ready: Events| mark_selected(&mut found, &asked, fd, ready);
+    let result = match find_selected(&mut pace, &c.thread.files(), &asked, count, &mut watches).await {
+        Ok(()) => wait_for_any(c.thread, &mut pace, &watches, deadline, &mut note).await,
+        Err(error) => Err(error),
     };
-    let only: Vec<Watch> =
-        watches.iter().map(|(_, watch)| Watch { file: watch.file.clone(), wanted: watch.wanted }).collect();
-    let ready = wait_for_any(c.thread, &only, deadline, look).await?;
+    pace.release(watches).await;
+    let ready = result?;
     for (set, pointer) in found.iter().zip(pointers) {
         for (index, word) in set.iter().enumerate() {
             pointer.index(index).write(&c.space, word)?;
+            pace.charge(2).await?;
         }
     }
     Ok(ready)
@@ -289,13 +359,14 @@ fn is_in(set: &[u64], fd: usize) -> bool {
     set.get(fd / 64).is_some_and(|word| word >> (fd % 64) & 1 != 0)
 }
 
-/// What the sets ask for. `EBADF` for a descriptor that is not open.
-fn select_watches(
+/// Finds what the sets ask for. `EBADF` for a descriptor that is not open.
+async fn find_selected(
+    pace: &mut Pace<'_>,
     files: &FdTable,
     asked: &[Vec<u64>; 3],
     count: usize,
-) -> Result<Vec<(usize, Watch)>, Errno> {
-    let mut watches = Vec::new();
+    watches: &mut Vec<Watch>,
+) -> Result<(), Errno> {
     for fd in 0..count {
         let mut wanted = Events::empty();
         for (set, events) in asked.iter().zip(SELECT_SETS) {
@@ -303,21 +374,23 @@ fn select_watches(
         }
         if !wanted.is_empty() {
             watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            watches.push((fd, Watch { file: files.get(fd as i32)?, wanted }));
+            watches.push(Watch { file: files.get(fd as i32)?, wanted, place: fd });
         }
+        pace.charge(2).await?;
     }
-    Ok(watches)
+    Ok(())
 }
 
-/// Enters a descriptor into the sets that it is ready for. Returns how many.
-fn mark_selected(found: &mut [Vec<u64>; 3], asked: &[Vec<u64>; 3], fd: usize, watch: &Watch) -> usize {
-    let ready = watch.ready();
+/// Notes in the sets for what of the asked a descriptor is ready. Returns how many those are.
+fn mark_selected(found: &mut [Vec<u64>; 3], asked: &[Vec<u64>; 3], fd: usize, ready: Events) -> usize {
     let mut count = 0;
     for ((found, asked), events) in found.iter_mut().zip(asked).zip(SELECT_SETS) {
-        if is_in(asked, fd) && ready.intersects(events) {
-            found[fd / 64] |= 1 << (fd % 64);
-            count += 1;
+        let (word, bit) = (fd / 64, 1 << (fd % 64));
+        let is_ready = is_in(asked, fd) && ready.intersects(events);
+        if let Some(found) = found.get_mut(word) {
+            *found = *found & !bit | if is_ready { bit } else { 0 };
         }
+        count += usize::from(is_ready);
     }
     count
 }
