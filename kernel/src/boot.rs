@@ -31,6 +31,8 @@ pub fn kernel_main(machine: &'static Machine) -> ! {
         crate::integration_main::run(name, machine);
     }
     set_hooks();
+    sched::leftovers::tell_by(process::run::tell_of_leftovers);
+    sched::leftovers::reap_by(sched::spawn(arch::core_id(), Priority::Normal, sched::leftovers::reap()));
     tell_facts(machine);
     start_files(machine, &line);
     dump::start();

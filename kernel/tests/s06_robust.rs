@@ -57,6 +57,14 @@ fn s06_robust_circles_of_sockets() -> Result<()> {
     survives("circles", 256)
 }
 
+/// Whatever a program makes long, interrupts are taken and others run. The clock counts instructions, so that the host's load does
+/// not matter.
+#[test]
+fn s06_robust_long_calls() -> Result<()> {
+    let setup = Setup::user_program("torture", &["bounded", "--in-guest"])?.cmdline("latency").counting(1);
+    shows(&setup.patience(SILENCE).run(Ending::Program(0))?, &["bounded: ok"])
+}
+
 /// A program, and a large file behind it in the archive.
 fn with_a_last_file() -> Result<Setup> {
     let busybox = host::find_program("busybox").context("no busybox")?;

@@ -76,6 +76,9 @@ enum MemoryDevice {
     KernelLog,
 }
 
+/// Random bytes that are made at a time.
+const RANDOM_PIECE: usize = 1024;
+
 impl File for MemoryDevice {
     fn read(&self, _offset: u64, buf: &mut ReadBuf<'_>) -> SysResult {
         let wanted = buf.remaining();
@@ -99,6 +102,10 @@ impl File for MemoryDevice {
 
     fn append(&self, buf: &mut WriteBuf<'_>) -> Result<(u64, usize), Errno> {
         self.write(0, buf).map(|count| (0, count))
+    }
+
+    fn piece(&self) -> usize {
+        if matches!(self, Self::Random) { RANDOM_PIECE } else { super::memfs::TRANSFER_MAX }
     }
 
     fn is_seekable(&self) -> bool {
@@ -125,7 +132,7 @@ fn skip(buf: &mut WriteBuf<'_>) -> usize {
 
 fn push_random(buf: &mut ReadBuf<'_>, wanted: usize) -> usize {
     let (mut piece, mut done) = ([0; 256], 0);
-    while done < wanted.min(super::memfs::TRANSFER_MAX) {
+    while done < wanted.min(RANDOM_PIECE) {
         let len = piece.len().min(wanted - done);
         crate::random::fill(&mut piece[..len]);
         let moved = buf.push(&piece[..len]);

@@ -15,19 +15,20 @@
 
 mod nesting;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::Waker;
 
 use super::open_file::CloseHook;
 use super::{File, FileType, OpenFile, Stat, anon};
 use crate::errno::{Errno, SysResult};
-use crate::sched::{Events, Registration, WaitQueue};
+use crate::sched::leftovers::{Leftover, leave};
+use crate::sched::{Events, Registration, Slots, WaitQueue};
 use crate::sync::SpinLock;
 use nesting::Watchers;
 
@@ -55,8 +56,8 @@ pub struct Event {
     pub data: u64,
 }
 
-/// A descriptor is watched under its number and the open file it named, since the number may be used anew.
-type Key = (i32, usize);
+/// A descriptor is watched under the open file that it named and its number, since the number may be used anew.
+type Key = (usize, i32);
 
 /// A file as the owner of its wait queue.
 struct Watched(Arc<dyn File>);
@@ -76,16 +77,21 @@ struct Item {
     /// What is asked for; no events once a one-shot item has been reported.
     wanted: SpinLock<Event>,
     listed: AtomicBool,
+    /// Where in the ready list it is, or was.
+    place: AtomicUsize,
     registration: SpinLock<Option<Registration<Watched>>>,
 }
 
 struct Shared {
     items: SpinLock<BTreeMap<Key, Arc<Item>>>,
-    ready: SpinLock<VecDeque<Arc<Item>>>,
+    ready: SpinLock<Slots<Arc<Item>>>,
     queue: WaitQueue,
     /// The instances that watch this one.
     watchers: Watchers,
 }
+
+/// How many items of a closed instance are forgotten at a time.
+const ITEMS_AT_ONCE: usize = 128;
 
 /// An epoll instance.
 pub struct Epoll {
@@ -111,7 +117,8 @@ impl Item {
     fn list(self: &Arc<Self>, epoll: &Shared) -> bool {
         let new = !self.listed.swap(true, Ordering::AcqRel);
         if new {
-            epoll.ready.lock().push_back(self.clone());
+            let mut ready = epoll.ready.lock();
+            self.place.store(ready.push(self.clone()), Ordering::Relaxed);
         }
         new
     }
@@ -119,8 +126,9 @@ impl Item {
     /// Takes the item off the ready list, if it is there.
     fn unlist(self: &Arc<Self>, epoll: &Shared) {
         let mut ready = epoll.ready.lock();
-        if let Some(at) = ready.iter().position(|listed| Arc::ptr_eq(listed, self)) {
-            ready.remove(at);
+        let place = self.place.load(Ordering::Relaxed);
+        if ready.get(place).is_some_and(|listed| Arc::ptr_eq(listed, self)) {
+            ready.remove(place);
             // From here on a wake lists the item again.
             self.listed.store(false, Ordering::Release);
         }
@@ -160,7 +168,7 @@ impl Wake for Item {
 impl CloseHook for Shared {
     fn closed(&self, file: usize) {
         let mut items = self.items.lock();
-        let gone: Vec<Key> = items.keys().filter(|key| key.1 == file).copied().collect();
+        let gone: Vec<Key> = items.range((file, i32::MIN)..=(file, i32::MAX)).map(|(key, _)| *key).collect();
         let gone: Vec<_> = gone.iter().filter_map(|key| items.remove(key)).collect();
         drop(items);
         gone.iter().for_each(|item| self.forget(item));
@@ -178,12 +186,12 @@ impl Shared {
 
     fn forget(&self, item: &Arc<Item>) {
         self.detach(item);
-        self.ready.lock().retain(|listed| !Arc::ptr_eq(listed, item));
+        item.unlist(self);
     }
 }
 
 fn key_of(fd: i32, file: &Arc<OpenFile>) -> Key {
-    (fd, Arc::as_ptr(file).addr())
+    (Arc::as_ptr(file).addr(), fd)
 }
 
 impl Epoll {
@@ -200,7 +208,7 @@ impl Epoll {
         Self {
             shared: Arc::new(Shared {
                 items: SpinLock::new(BTreeMap::new()),
-                ready: SpinLock::new(VecDeque::new()),
+                ready: SpinLock::new(Slots::new()),
                 queue: WaitQueue::new(),
                 watchers: Watchers::default(),
             }),
@@ -233,6 +241,7 @@ impl Epoll {
             epoll: Arc::downgrade(&self.shared),
             wanted: SpinLock::new(with_errors(event)),
             listed: AtomicBool::new(false),
+            place: AtomicUsize::new(usize::MAX),
             registration: SpinLock::new(None),
         });
         let mut items = self.shared.items.lock();
@@ -363,8 +372,10 @@ fn with_errors(event: Event) -> Event {
 
 impl File for Epoll {
     fn poll(&self) -> Events {
-        let listed: Vec<_> = self.shared.ready.lock().iter().cloned().collect();
-        for item in listed {
+        // As many as are listed now; what comes meanwhile comes with a wake.
+        let listed = self.shared.ready.lock().len();
+        for _ in 0..listed {
+            let Some(item) = self.shared.ready.lock().iter().next().cloned() else { break };
             if !item.poll().is_empty() {
                 return Events::IN | Events::RDNORM;
             }
@@ -388,7 +399,7 @@ impl File for Epoll {
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let items: Vec<_> = self.shared.items.lock().values().cloned().collect();
         items.iter().try_for_each(|item| {
-            let (fd, (wanted, mode, data)) = (item.key.0, item.wanted_events());
+            let (fd, (wanted, mode, data)) = (item.key.1, item.wanted_events());
             let listed = if item.listed.load(Ordering::Relaxed) { "listed" } else { "not listed" };
             writeln!(out, "    {fd} for {wanted:?} {mode:?} as {data:#x}: has {:?}, {listed}", item.poll())
         })
@@ -402,10 +413,24 @@ impl File for Epoll {
 impl Drop for Epoll {
     fn drop(&mut self) {
         let items = core::mem::take(&mut *self.shared.items.lock());
-        // An item in a wait queue holds itself.
-        items.values().for_each(|item| self.shared.detach(item));
-        let ready = core::mem::take(&mut *self.shared.ready.lock());
-        drop(ready);
+        leave(Remains { shared: self.shared.clone(), items });
+    }
+}
+
+/// The items of an instance that is closed.
+struct Remains {
+    shared: Arc<Shared>,
+    items: BTreeMap<Key, Arc<Item>>,
+}
+
+impl Leftover for Remains {
+    fn take_apart(&mut self) -> bool {
+        for _ in 0..ITEMS_AT_ONCE {
+            let Some((_, item)) = self.items.pop_first() else { break };
+            // An item in a wait queue holds itself.
+            self.shared.forget(&item);
+        }
+        !self.items.is_empty()
     }
 }
 

@@ -4,11 +4,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::OpenFile;
 use super::lock::Owner;
 use crate::errno::Errno;
+use crate::process::pace::Pace;
 use crate::sync::RwSpinLock;
 
 /// The limit with which a process begins (`RLIMIT_NOFILE`, soft).
@@ -18,6 +20,10 @@ pub const DEFAULT_LIMIT: u32 = 1024;
 pub const LIMIT_MAX: u32 = 1 << 20;
 
 const WORD: usize = u64::BITS as usize;
+/// Words of descriptors that are copied under one lock.
+const WORDS_AT_ONCE: u32 = 8;
+/// What closing a descriptor is charged as.
+const CLOSE_UNITS: u32 = 8;
 
 #[derive(Clone, Default)]
 struct Slots {
@@ -112,22 +118,48 @@ impl FdTable {
         Arc::new(Self { slots: RwSpinLock::new(Slots::default()), limit: AtomicU32::new(DEFAULT_LIMIT) })
     }
 
-    /// A copy whose descriptors refer to the same open files: fork(2).
+    /// A copy whose descriptors refer to the same open files: fork(2). It is made in pieces, so what is opened and closed meanwhile
+    /// may or may not be in it.
     ///
     /// # Errors
-    /// `ENOMEM`.
-    pub fn fork(&self) -> Result<Arc<Self>, Errno> {
-        let slots = self.slots.read();
-        let len = slots.next_free_end();
-        let mut copy = Slots { hint: slots.hint, ..Slots::default() };
-        if len > 0 {
-            copy.grow(len - 1)?;
-            copy.files[..len].clone_from_slice(&slots.files[..len]);
-            let words = len.div_ceil(WORD);
-            copy.used[..words].copy_from_slice(&slots.used[..words]);
-            copy.cloexec[..words].copy_from_slice(&slots.cloexec[..words]);
+    /// `ENOMEM`; `EINTR` when the caller is about to end.
+    pub async fn fork(&self, pace: &mut Pace<'_>) -> Result<Arc<Self>, Errno> {
+        let copy = Arc::new(Self { slots: RwSpinLock::default(), limit: AtomicU32::new(self.limit()) });
+        let mut word = 0;
+        let copied = loop {
+            match self.fork_some(&copy, &mut word) {
+                Ok(true) => {}
+                done => break done,
+            }
+            if let Err(error) = pace.charge(WORDS_AT_ONCE * WORD as u32 / 2).await {
+                break Err(error);
+            }
+        };
+        match copied {
+            Ok(_) => Ok(copy),
+            Err(error) => {
+                copy.close_all(pace).await;
+                Err(error)
+            }
         }
-        Ok(Arc::new(Self { slots: RwSpinLock::new(copy), limit: AtomicU32::new(self.limit()) }))
+    }
+
+    /// Copies some words' worth of descriptors. Whether there are more.
+    fn fork_some(&self, copy: &Self, word: &mut usize) -> Result<bool, Errno> {
+        // Lock order: the table, then its copy, which nobody else has yet.
+        let (slots, mut copy) = (self.slots.read(), copy.slots.write());
+        let words = slots.next_free_end().div_ceil(WORD);
+        let part = *word..words.min(*word + WORDS_AT_ONCE as usize);
+        if part.is_empty() {
+            return Ok(false);
+        }
+        copy.grow(words * WORD - 1)?;
+        let files = part.start * WORD..part.end * WORD;
+        copy.files[files.clone()].clone_from_slice(&slots.files[files]);
+        copy.used[part.clone()].copy_from_slice(&slots.used[part.clone()]);
+        copy.cloexec[part.clone()].copy_from_slice(&slots.cloexec[part.clone()]);
+        *word = part.end;
+        Ok(part.end < words)
     }
 
     /// One more than the highest number that may be given out (`RLIMIT_NOFILE`, soft).
@@ -223,44 +255,64 @@ impl FdTable {
     }
 
     /// Frees the numbers `first..=last`, or with `only_mark` sets close-on-exec for them: close_range(2).
-    pub fn close_range(&self, first: u32, last: u32, only_mark: bool) {
-        self.each_in(first, last, |slots, fd| {
+    ///
+    /// # Errors
+    /// `EINTR` when the caller is about to end.
+    pub async fn close_range(
+        &self,
+        pace: &mut Pace<'_>,
+        first: u32,
+        last: u32,
+        only_mark: bool,
+    ) -> Result<(), Errno> {
+        let mut numbers = first..=last;
+        while self.each_in(&mut numbers, |slots, fd| {
             if only_mark {
                 slots.set_cloexec(fd, true);
                 return None;
             }
             slots.take(fd)
-        });
+        }) {
+            pace.charge(CLOSE_UNITS).await?;
+        }
+        Ok(())
     }
 
-    /// Frees what is marked close-on-exec: execve(2).
-    pub fn close_on_exec(&self) {
-        self.each_in(0, u32::MAX, |slots, fd| if slots.is_cloexec(fd) { slots.take(fd) } else { None });
+    /// Frees what is marked close-on-exec: execve(2). Goes on though the caller is about to end.
+    pub async fn close_on_exec(&self, pace: &mut Pace<'_>) {
+        let mut numbers = 0..=u32::MAX;
+        while self.each_in(&mut numbers, |slots, fd| if slots.is_cloexec(fd) { slots.take(fd) } else { None })
+        {
+            let _ = pace.charge(CLOSE_UNITS).await;
+        }
     }
 
     /// Frees all: the process ends.
-    pub fn close_all(&self) {
-        self.close_range(0, u32::MAX, false);
+    pub async fn close_all(&self, pace: &mut Pace<'_>) {
+        let mut numbers = 0..=u32::MAX;
+        while self.each_in(&mut numbers, Slots::take) {
+            let _ = pace.charge(CLOSE_UNITS).await;
+        }
     }
 
-    /// Runs `action` on each number in use from `first` to `last`, and drops what it takes out without the lock.
+    /// Runs `action` on the first number in use among `numbers`, which begin behind it from then on, and drops what it takes out
+    /// without the lock. Whether there was one.
     fn each_in(
         &self,
-        first: u32,
-        last: u32,
-        mut action: impl FnMut(&mut Slots, usize) -> Option<Arc<OpenFile>>,
-    ) {
-        let mut from = first as usize;
-        loop {
-            let mut slots = self.slots.write();
-            let Some(fd) = slots.next_used(from).filter(|&fd| fd <= last as usize) else { return };
-            let file = action(&mut slots, fd);
-            drop(slots);
-            if let Some(file) = file {
-                self.let_go(file);
-            }
-            from = fd + 1;
+        numbers: &mut RangeInclusive<u32>,
+        action: impl FnOnce(&mut Slots, usize) -> Option<Arc<OpenFile>>,
+    ) -> bool {
+        let mut slots = self.slots.write();
+        let found = slots.next_used(*numbers.start() as usize).map(|fd| fd as u32);
+        let Some(fd) = found.filter(|fd| numbers.contains(fd)) else { return false };
+        let file = action(&mut slots, fd as usize);
+        drop(slots);
+        if let Some(file) = file {
+            self.let_go(file);
         }
+        // No number in use is the greatest that there is.
+        *numbers = fd + 1..=*numbers.end();
+        true
     }
 
     /// Whether `fd` is closed by execve (`EBADF`).
@@ -325,7 +377,9 @@ impl Slots {
 
 impl Drop for FdTable {
     fn drop(&mut self) {
-        self.close_all();
+        // Little, if anything, is left: see `process/exit.rs`.
+        let mut numbers = 0..=u32::MAX;
+        while self.each_in(&mut numbers, Slots::take) {}
     }
 }
 
@@ -333,6 +387,7 @@ impl Drop for FdTable {
 mod tests {
     use super::*;
     use crate::fs::{File, OpenFlags, Stat};
+    use crate::process::pace::without_pause;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
@@ -376,6 +431,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_as_a_map(steps in proptest::collection::vec(step(), 1..80)) {
+            let mut pace = Pace::of_start();
             let (mut table, mut model, mut limit) = (FdTable::new(), BTreeMap::<u32, (u64, bool)>::new(), DEFAULT_LIMIT);
             for (n, step) in (1..).zip(steps) {
                 match step {
@@ -405,7 +461,8 @@ mod tests {
                         prop_assert_eq!(table.close(fd), expected);
                     }
                     Step::Range(first, last, mark) => {
-                        table.close_range(first, last, mark);
+                        let closed = table.close_range(&mut pace, first, last, mark);
+                        prop_assert_eq!(without_pause(closed), Some(Ok(())));
                         if mark {
                             model.range_mut(first..=last).for_each(|(_, entry)| entry.1 = true);
                         } else {
@@ -413,10 +470,10 @@ mod tests {
                         }
                     }
                     Step::Exec => {
-                        table.close_on_exec();
+                        without_pause(table.close_on_exec(&mut pace)).unwrap();
                         model.retain(|_, entry| !entry.1);
                     }
-                    Step::Fork => table = table.fork().unwrap(),
+                    Step::Fork => table = without_pause(table.fork(&mut pace)).unwrap().unwrap(),
                     Step::Limit(new) => {
                         limit = new;
                         table.set_limit(new.into());

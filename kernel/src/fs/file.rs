@@ -21,7 +21,7 @@ use crate::uaccess::{ReadBuf, WriteBuf};
 /// Reads and writes follow one rule: bytes are taken from (or added to) the object only as far as the copy went. When
 /// the copy moved nothing because of a fault, return `Err(EFAULT)`: the caller resolves the fault and tries again.
 pub trait File: Any + Send + Sync {
-    /// Reads at `offset` (ignored by streams). `Ok(0)` is end of file.
+    /// Reads at `offset` (ignored by streams). `Ok(0)` is end of file; `ERESTARTNOINTR`: a piece of the work is done, read again.
     fn read(&self, offset: u64, buf: &mut ReadBuf<'_>) -> SysResult {
         let _ = (offset, buf);
         Err(Errno::EINVAL)
@@ -36,6 +36,12 @@ pub trait File: Any + Send + Sync {
     /// Writes at the end, atomically with respect to other appends (`O_APPEND`); returns the offset after the write and the count.
     fn append(&self, buf: &mut WriteBuf<'_>) -> Result<(u64, usize), Errno> {
         self.write(0, buf).map(|count| (0, count))
+    }
+
+    /// How many bytes one read or write moves at most, if it is [seekable](Self::is_seekable): one that moves as many is made again for
+    /// the rest. Takes some hundred microseconds at most.
+    fn piece(&self) -> usize {
+        super::memfs::TRANSFER_MAX
     }
 
     /// Whether reads and writes have a position (lseek, pread). Streams have none: `ESPIPE`.
@@ -69,6 +75,12 @@ pub trait File: Any + Send + Sync {
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
         let _ = (mode, offset, len);
         Err(if self.is_seekable() { Errno::ENODEV } else { Errno::ESPIPE })
+    }
+
+    /// Whether [`allocate`](Self::allocate) could reserve all of `offset..offset + len`, as far as one can tell without doing it (`ENOSPC`).
+    fn may_allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        let _ = (offset, len);
+        Ok(())
     }
 
     /// `EAGAIN` while a blocking open has to wait on [`wait_queue`](Self::wait_queue): a FIFO without its other end.

@@ -76,9 +76,10 @@ pub fn rest(file: &OpenFile) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let mut piece = [0; 100];
-        match file.read(&mut ReadBuf::kernel(&mut piece)).unwrap() {
-            0 => return all,
-            len => all.extend_from_slice(&piece[..len]),
+        match file.read(&mut ReadBuf::kernel(&mut piece)) {
+            Ok(0) => return all,
+            Ok(len) => all.extend_from_slice(&piece[..len]),
+            Err(error) => assert_eq!(error, crate::errno::Errno::ERESTARTNOINTR),
         }
     }
 }

@@ -4,10 +4,15 @@
 //! setting, a link, another directory. A spec is about a *subject* `S`: nothing for the machine as a whole, a process for those of /proc/PID.
 //! Nodes are made anew for each look-up; nothing is kept but what is open.
 
+mod rows;
+
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use rows::{Cursor, NextRow};
+
+use self::rows::RowsFile;
 use super::mount::{FileSystem, next_device};
 use super::node::{DirEntry, NewKind, Target};
 use super::{File, FileType, FsStat, Identity, Name, Node, OpenFlags, Stat, Wanted};
@@ -24,6 +29,16 @@ impl Text {
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The bytes.
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Takes all away.
+    fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// Adds bytes that need not be text.
@@ -80,6 +95,8 @@ pub type Show<S> = fn(&S, &mut Text) -> Result<(), Errno>;
 pub enum Kind<S: 'static> {
     /// A file that is read.
     Text(Show<S>),
+    /// A file that is read, and may be long.
+    Rows(NextRow<S>),
     /// A file that is read and written; the second takes what is written, whole.
     Setting(Show<S>, fn(&S, &[u8]) -> Result<(), Errno>),
     /// A symbolic link: where it leads, and its text.
@@ -193,7 +210,7 @@ impl<S: Subject> Entry<S> {
 impl<S> Kind<S> {
     fn file_type(&self) -> FileType {
         match self {
-            Self::Text(_) | Self::Setting(..) => FileType::Regular,
+            Self::Text(_) | Self::Rows(_) | Self::Setting(..) => FileType::Regular,
             Self::Link(..) => FileType::Symlink,
             Self::Directory(_) | Self::Branch(_) => FileType::Directory,
         }
@@ -309,6 +326,9 @@ impl<S: Subject> Node for Entry<S> {
 
     fn open(self: Arc<Self>, _flags: OpenFlags) -> Result<Arc<dyn File>, Errno> {
         self.subject.check()?;
+        if let Kind::Rows(next) = self.spec.kind {
+            return Ok(Arc::new(RowsFile::new(self, next)));
+        }
         match self.file_type() {
             FileType::Directory => Ok(self),
             FileType::Regular => Ok(Arc::new(TextFile { entry: self, content: SpinLock::new(None) })),

@@ -11,8 +11,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AddressSpace, OutOfMemory};
+use super::{AddressSpace, OutOfMemory, VirtAddr};
 use crate::fs::PageSource;
+use crate::sched::leftovers::{Leftover, leave};
 use crate::sync::SpinLock;
 
 /// The address spaces that map an object.
@@ -56,26 +57,53 @@ impl Mappers {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Unmaps `pages` of `source`, which has lost them, wherever they are mapped; private copies of them only with `copies`.
-    /// The caller holds no lock.
-    pub fn unmap(&self, source: &dyn PageSource, pages: &Range<u64>, copies: bool) {
+    /// Unmaps `pages` of `source`, which has lost them, wherever they are mapped; private copies of them only with `copies`. What
+    /// takes long is [left](crate::sched::leftovers) for the way back to user mode. The caller holds no lock.
+    pub fn unmap(&self, source: Arc<dyn PageSource>, pages: Range<u64>, copies: bool) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        let mut seen = 0;
-        loop {
-            let (spaces, added) = self.snapshot();
-            // A child that was forked meanwhile may have copies that its parent had at that time.
-            if added == seen {
-                return;
-            }
-            seen = added;
-            for space in spaces {
-                space.discard_object(source, pages, copies);
-            }
-        }
+        leave(Unmapping { source, pages, copies, seen: 0, spaces: Vec::new(), at: VirtAddr::default() });
     }
 
     fn snapshot(&self) -> (Vec<Arc<AddressSpace>>, u64) {
         let spaces = self.spaces.lock();
         (spaces.list.iter().filter_map(Weak::upgrade).collect(), spaces.added)
+    }
+}
+
+/// Pages of an object that are being unmapped, space by space.
+struct Unmapping {
+    source: Arc<dyn PageSource>,
+    pages: Range<u64>,
+    copies: bool,
+    /// Registrations until the spaces were listed.
+    seen: u64,
+    spaces: Vec<Arc<AddressSpace>>,
+    /// How far the last of the spaces has been gone through.
+    at: VirtAddr,
+}
+
+impl Unmapping {
+    /// Lists the spaces again: a child that was forked meanwhile may have copies that its parent had at that time. Whether there are
+    /// new ones.
+    fn list(&mut self) -> bool {
+        let Some(mappers) = self.source.mappers() else { return false };
+        let (spaces, added) = mappers.snapshot();
+        let new = added != self.seen;
+        (self.spaces, self.seen) = (if new { spaces } else { Vec::new() }, added);
+        new
+    }
+}
+
+impl Leftover for Unmapping {
+    fn take_apart(&mut self) -> bool {
+        let Some(space) = self.spaces.last() else { return self.list() };
+        match space.discard_object(&*self.source, &self.pages, self.copies, self.at) {
+            Some(next) => self.at = next,
+            None => {
+                self.spaces.pop();
+                self.at = VirtAddr::default();
+            }
+        }
+        true
     }
 }

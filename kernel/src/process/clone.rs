@@ -241,7 +241,11 @@ async fn share(parent: &Thread, flags: CloneFlags) -> Result<Resources, Errno> {
     };
     Ok(Resources {
         space,
-        files: if flags.contains(CloneFlags::FILES) { files } else { files.fork()? },
+        files: if flags.contains(CloneFlags::FILES) {
+            files
+        } else {
+            files.fork(&mut Pace::new(parent)).await?
+        },
         fs: if flags.contains(CloneFlags::FS) { fs } else { SharedFs::new(fs.context().fork()) },
     })
 }

@@ -93,6 +93,15 @@ pub(super) async fn clear_memory(thread: &Thread, space: &Arc<AddressSpace>) {
     }
 }
 
+/// Closes the descriptors that `thread` alone still has, one by one: before the thread ends.
+pub(super) async fn close_files(thread: &Thread) {
+    let files = thread.files();
+    // One count is the thread's, one is ours.
+    if Arc::strong_count(&files) <= 2 {
+        files.close_all(&mut Pace::new(thread)).await;
+    }
+}
+
 fn end_process(process: &Arc<Process>, last: &Thread) {
     process.stop_timers();
     process.delete_timers();

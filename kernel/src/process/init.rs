@@ -6,6 +6,7 @@ use super::exec::arguments::Arguments;
 use super::exec::{Image, Request, prepare};
 use super::group::{INIT, NewProcess, Process};
 use super::limits::{Limits, Resource};
+use super::pace::{Pace, without_pause};
 use super::registry::{enter_process, max_tasks, with_table};
 use super::run;
 use super::session::Session;
@@ -36,7 +37,7 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
     let process = Arc::new(new_process());
     let (root, credentials) = (setup::root(), Credentials::root());
     let view = View { who: Identity::of(&credentials), root: &root };
-    let prepared = prepare(Request {
+    let request = Request {
         location: resolve(view, &root, path, true)?,
         path,
         arguments,
@@ -46,7 +47,9 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
         no_new_privileges: false,
         shares_fs: false,
         process: &process,
-    })?;
+    };
+    let mut pace = Pace::of_start();
+    let prepared = without_pause(prepare(&mut pace, request)).ok_or(Errno::EAGAIN)??;
     process.set_image(Arc::new(prepared.image));
     let thread = Arc::new(Thread::new(NewThread {
         tid: INIT,

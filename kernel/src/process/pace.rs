@@ -10,6 +10,8 @@
 //! [`leftovers`](crate::sched::leftovers).
 
 use alloc::vec::Vec;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 
 use super::run::give_way;
 use super::thread::Thread;
@@ -18,14 +20,15 @@ use crate::arch;
 use crate::errno::Errno;
 
 /// How long a call goes on without a pause, in nanoseconds. With the longest piece it has to stay below half a millisecond.
-const STRETCH: u64 = 100_000;
+const STRETCH: u64 = 50_000;
 
 /// What is charged between two looks at the clock. A unit is some dozens of instructions.
-const UNITS: u32 = 256;
+const UNITS: u32 = 128;
 
 /// The pace of one call. It costs nothing until much has been charged.
 pub struct Pace<'a> {
-    thread: &'a Thread,
+    /// `None` before there are threads.
+    thread: Option<&'a Thread>,
     /// Units before the next look at the clock.
     left: u32,
     /// When to pause next; 0 before the first look at the clock.
@@ -35,7 +38,12 @@ pub struct Pace<'a> {
 impl<'a> Pace<'a> {
     /// For a call of `thread` that begins now.
     pub fn new(thread: &'a Thread) -> Self {
-        Self { thread, left: UNITS, until: 0 }
+        Self { thread: Some(thread), left: UNITS, until: 0 }
+    }
+
+    /// For what the kernel does itself while it starts: it never pauses.
+    pub fn of_start() -> Self {
+        Self { thread: None, left: UNITS, until: 0 }
     }
 
     /// To be called in each round of a loop, with what the round costs, in units of some dozens of instructions. Pauses, if it is time.
@@ -68,18 +76,27 @@ impl<'a> Pace<'a> {
     /// # Errors
     /// `EINTR` when the thread is about to end.
     pub async fn pause(&mut self) -> Result<(), Errno> {
+        let Some(thread) = self.thread else { return Ok(()) };
         let now = arch::now();
         if self.until == 0 {
             self.until = now + STRETCH;
         } else if now >= self.until {
             // The time was the kernel's, though a pause looks like the end of a slice of the program's.
-            let elapsed = self.thread.usage.charge(now, Charge::System);
-            self.thread.process().count_time(elapsed, Charge::System);
+            let elapsed = thread.usage.charge(now, Charge::System);
+            thread.process().count_time(elapsed, Charge::System);
             arch::take_interrupts();
-            give_way(self.thread).await;
+            give_way(thread).await;
             self.until = arch::now() + STRETCH;
         }
-        if self.thread.is_dying() { Err(Errno::EINTR) } else { Ok(()) }
+        if thread.is_dying() { Err(Errno::EINTR) } else { Ok(()) }
+    }
+}
+
+/// What `future` comes to, if it does without a pause.
+pub fn without_pause<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }
 

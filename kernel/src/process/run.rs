@@ -11,7 +11,8 @@ use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
 use super::deliver;
-use super::exit::{clear_memory, end_thread};
+use super::exit::{clear_memory, close_files, end_thread};
+use super::pace::Pace;
 use super::thread::{RunState, Thread, attention};
 use super::trace::Traced;
 use super::usage::Charge;
@@ -19,8 +20,8 @@ use super::{current, fault, oom, trace};
 use crate::arch::signal_frame::LastTrap;
 use crate::arch::{self, Trap, UserContext};
 use crate::errno::{Errno, SysResult};
-use crate::memory::{Fault, VirtAddr};
-use crate::sched::{self, Place, timer};
+use crate::memory::{AddressSpace, Fault, VirtAddr};
+use crate::sched::{self, Place, leftovers, timer};
 use crate::syscall::{self, Caller};
 
 /// How long a thread of real time waits for memory that another is to give back, in nanoseconds.
@@ -79,7 +80,7 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
     let mut interrupted = None;
     loop {
         if thread.attention.load(Ordering::Relaxed) != 0 || interrupted.is_some() {
-            let flow = attend(&mut caller, &mut interrupted, &last_trap).await;
+            let flow = apart(attend(&mut caller, &mut interrupted, &last_trap)).await;
             if flow == Flow::End {
                 break;
             }
@@ -107,10 +108,27 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
             Trap::Interrupt => interrupt(thread).await,
         }
     }
-    clear_memory(thread, &caller.space).await;
+    apart(give_back(thread, &caller.space)).await;
     drop(caller);
     drop(context);
     end_thread(thread);
+}
+
+/// Gives back in pieces what is large, before the thread ends.
+async fn give_back(thread: &Thread, space: &Arc<AddressSpace>) {
+    clear_memory(thread, space).await;
+    close_files(thread).await;
+    clear_leftovers(thread).await;
+}
+
+/// As `future`, in a function of its own: what is rare is kept out of the loop that every call passes through.
+async fn apart<F: Future>(future: F) -> F::Output {
+    #[inline(never)]
+    fn poll<F: Future>(future: core::pin::Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        future.poll(context)
+    }
+    let mut future = pin!(future);
+    poll_fn(|context| poll(future.as_mut(), context)).await
 }
 
 /// Performs call `number`, which the registers ask for and which never waits. Apart from [`live`], whose state is kept in memory.
@@ -171,6 +189,24 @@ async fn page_fault(caller: &Caller<'_>, address: u64, code: u64) {
     }
 }
 
+/// Takes apart what was left on this core, by this thread as a rule.
+async fn clear_leftovers(thread: &Thread) {
+    let mut pace = Pace::new(thread);
+    while let Some(mut left) = leftovers::next() {
+        while left.take_apart() {
+            // That the thread is to end is no reason to stop.
+            let _ = pace.pause().await;
+        }
+    }
+}
+
+/// For [`leftovers::tell_by`]: the thread that runs clears them before it goes on.
+pub fn tell_of_leftovers() {
+    if let Some(thread) = current::current() {
+        thread.attention.fetch_or(attention::LEFTOVERS, Ordering::Relaxed);
+    }
+}
+
 /// After an interrupt: timers, accounts, and whether it is another's turn.
 async fn interrupt(thread: &Arc<Thread>) {
     let now = arch::now();
@@ -205,6 +241,11 @@ async fn attend(
     let thread = caller.thread;
     loop {
         let bits = thread.attention.load(Ordering::Acquire);
+        if bits & attention::LEFTOVERS != 0 {
+            thread.attention.fetch_and(!attention::LEFTOVERS, Ordering::Relaxed);
+            clear_leftovers(thread).await;
+            continue;
+        }
         if bits & attention::EXIT != 0 {
             return Flow::End;
         }

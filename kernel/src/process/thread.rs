@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, 
 
 use super::futex::Waiter;
 use super::group::Process;
+use super::pace::Pace;
 use super::signal::{SignalSet, ThreadSignals};
 use super::usage::Usage;
 use super::vfork::Completion;
@@ -33,6 +34,8 @@ pub(super) mod attention {
     pub const EXIT: u32 = 4;
     /// The signal mask is a temporary one.
     pub const RESTORE_MASK: u32 = 8;
+    /// What its call left behind is to be taken apart: see [`leftovers`](crate::sched::leftovers).
+    pub const LEFTOVERS: u32 = 16;
 
     /// What interrupts a call that blocks.
     pub const INTERRUPTS: u32 = SIGNAL | STOP | EXIT;
@@ -419,12 +422,12 @@ impl Thread {
     /// Has descriptors of its own from now on: `CLONE_FILES` of unshare(2), close_range(2).
     ///
     /// # Errors
-    /// `ENOMEM`.
-    pub fn unshare_files(&self) -> Result<(), Errno> {
+    /// `ENOMEM`; `EINTR` when the thread is about to end.
+    pub async fn unshare_files(&self) -> Result<(), Errno> {
         let files = self.files();
         // One count is the thread's, one is ours.
         if Arc::strong_count(&files) > 2 {
-            self.replace_files(files.fork()?);
+            self.replace_files(files.fork(&mut Pace::new(self)).await?);
         }
         Ok(())
     }

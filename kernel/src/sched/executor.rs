@@ -252,6 +252,7 @@ impl Queue {
         next
     }
 
+    #[cfg(test)]
     fn waiting(&self) -> (usize, usize) {
         let mut runnable = self.runnable.lock();
         self.drain_inbox(&mut runnable);
@@ -346,7 +347,8 @@ pub(super) fn ready(core: CoreId) -> (usize, usize) {
 }
 
 /// Whether another task waits for this core.
-pub fn has_work() -> bool {
+#[cfg(test)]
+fn has_work() -> bool {
     QUEUES.here().waiting() != (0, 0)
 }
 

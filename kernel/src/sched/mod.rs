@@ -12,6 +12,8 @@ pub mod fixture;
 #[deny(unsafe_code)]
 pub mod latency;
 #[deny(unsafe_code)]
+pub mod leftovers;
+#[deny(unsafe_code)]
 pub mod run_queue;
 #[deny(unsafe_code)]
 mod slots;
@@ -25,6 +27,7 @@ pub use dump::{Deadline, Seconds, dump};
 pub use executor::run;
 pub use executor::run_until_idle;
 pub use executor::{NoRoom, Place, Priority, TaskHandle, spawn, spawn_at};
-pub use executor::{give_way, has_work, is_preempted, slice_end, wait_for_wake, yield_now};
+pub use executor::{give_way, is_preempted, slice_end, wait_for_wake, yield_now};
 pub use run_queue::Share;
+pub use slots::Slots;
 pub use wait_queue::{Events, Registration, WaitQueue};

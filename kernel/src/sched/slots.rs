@@ -3,6 +3,7 @@
 //! The entries lie in one array and are linked in the order in which they came. A place that was left is taken again, so the
 //! array grows only when the list has never been so long.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// No place.
@@ -17,7 +18,7 @@ struct Slot<T> {
 }
 
 /// See the module.
-pub(super) struct Slots<T> {
+pub struct Slots<T> {
     slots: Vec<Slot<T>>,
     first: usize,
     last: usize,
@@ -63,6 +64,24 @@ impl<T> Slots<T> {
         self.last = place;
         self.len += 1;
         place
+    }
+
+    /// Makes room for `more` entries.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn try_reserve(&mut self, more: usize) -> Result<(), TryReserveError> {
+        self.slots.try_reserve((self.len + more).saturating_sub(self.slots.len()))
+    }
+
+    /// The entry at a place, if there is one.
+    pub fn get(&self, place: usize) -> Option<&T> {
+        self.slots.get(place)?.value.as_ref()
+    }
+
+    /// Removes the entry that came first.
+    pub fn pop_front(&mut self) -> Option<T> {
+        self.remove(self.first)
     }
 
     /// Removes the entry at a place, if there is one.

@@ -9,7 +9,7 @@ use crate::errno::{Errno, SysResult};
 use crate::fs::memfs::SIZE_MAX;
 use crate::fs::{FileType, OpenFile, OpenFlags};
 use crate::process::Thread;
-use crate::sched;
+use crate::process::pace::Pace;
 use crate::uaccess::{ReadBuf, UserPtr, WriteBuf};
 
 /// Bytes moved at once.
@@ -38,7 +38,10 @@ impl<'a> Side<'a> {
         let mut buf = ReadBuf::kernel(out);
         let moved = match self.offset {
             None => transfer::read(thread, self.file, &mut buf, |buf| self.file.read(buf)).await?,
-            Some(offset) => self.file.read_at(offset, &mut buf)?,
+            Some(offset) => {
+                let read = |buf: &mut ReadBuf<'_>| self.file.read_at(offset + buf.done() as u64, buf);
+                transfer::read(thread, self.file, &mut buf, read).await?
+            }
         };
         self.offset = self.offset.map(|offset| offset + moved as u64);
         Ok(moved)
@@ -48,7 +51,10 @@ impl<'a> Side<'a> {
         let mut buf = WriteBuf::kernel(bytes);
         let moved = match self.offset {
             None => transfer::write(thread, self.file, &mut buf, |buf| self.file.write(buf)).await?,
-            Some(offset) => self.file.write_at(offset, &mut buf)?,
+            Some(offset) => {
+                let write = |buf: &mut WriteBuf<'_>| self.file.write_at(offset + buf.done() as u64, buf);
+                transfer::write(thread, self.file, &mut buf, write).await?
+            }
         };
         self.offset = self.offset.map(|offset| offset + moved as u64);
         Ok(moved)
@@ -83,7 +89,7 @@ async fn copy(thread: &Thread, from: &mut Side<'_>, to: &mut Side<'_>, count: us
     let mut piece = Vec::new();
     piece.try_reserve_exact(PIECE.min(count)).map_err(|_| Errno::ENOMEM)?;
     piece.resize(PIECE.min(count), 0);
-    let mut done = 0;
+    let (mut done, mut pace) = (0, Pace::new(thread));
     while done < count {
         let wanted = PIECE.min(count - done);
         let result = copy_piece(thread, from, to, &mut piece[..wanted]).await;
@@ -97,11 +103,8 @@ async fn copy(thread: &Thread, from: &mut Side<'_>, to: &mut Side<'_>, count: us
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
         }
-        if thread.interrupted() {
+        if pace.pause().await.is_err() || thread.interrupted() {
             break;
-        }
-        if sched::has_work() {
-            sched::give_way().await;
         }
     }
     Ok(done)

@@ -10,6 +10,7 @@ use crate::fs::{OpenFile, OpenFlags};
 use crate::memory::VirtAddr;
 use crate::process::Thread;
 use crate::process::block::block_on;
+use crate::process::pace::Pace;
 use crate::sched::Events;
 use crate::uaccess::UserPtr;
 
@@ -20,16 +21,17 @@ pub fn close(c: &mut Caller<'_>, fd: i32) -> SysResult {
 }
 
 /// close_range(2). `CLOSE_RANGE_UNSHARE` gives the process a table of its own first.
-pub fn close_range(c: &mut Caller<'_>, first: u32, last: u32, flags: u32) -> SysResult {
+pub async fn close_range(c: &mut Caller<'_>, first: u32, last: u32, flags: u32) -> SysResult {
     const UNSHARE: u32 = 2;
     const CLOEXEC: u32 = 4;
     if flags & !(UNSHARE | CLOEXEC) != 0 || first > last {
         return Err(Errno::EINVAL);
     }
     if flags & UNSHARE != 0 {
-        c.thread.unshare_files()?;
+        c.thread.unshare_files().await?;
     }
-    c.thread.files().close_range(first, last, flags & CLOEXEC != 0);
+    let mut pace = Pace::new(c.thread);
+    c.thread.files().close_range(&mut pace, first, last, flags & CLOEXEC != 0).await?;
     Ok(0)
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -16,6 +17,7 @@ use crate::fs::tree::At;
 use crate::fs::{FileType, OpenFile, OpenFlags, Wanted, open};
 use crate::memory::{PAGE_SIZE, VirtAddr};
 use crate::process::block::block_on;
+use crate::process::pace::Pace;
 use crate::process::signal::{Signal, SignalInfo};
 use crate::process::{Resource, Thread};
 use crate::sched::Events;
@@ -385,7 +387,7 @@ fn check_size(thread: &Thread, size: i64) -> Result<u64, Errno> {
 }
 
 /// fallocate(2)
-pub fn fallocate(c: &mut Caller<'_>, fd: i32, mode: u32, offset: i64, len: i64) -> SysResult {
+pub async fn fallocate(c: &mut Caller<'_>, fd: i32, mode: u32, offset: i64, len: i64) -> SysResult {
     if offset < 0 || len <= 0 {
         return Err(Errno::EINVAL);
     }
@@ -406,8 +408,27 @@ pub fn fallocate(c: &mut Caller<'_>, fd: i32, mode: u32, offset: i64, len: i64) 
     if mode == 0 && end > c.thread.process().rlimit(Resource::FileSize).soft {
         return Err(too_big(c.thread));
     }
+    if mode & !FALLOC_FL_KEEP_SIZE == 0 {
+        reserve(c.thread, &file, offset as u64..end).await?;
+    }
     file.file.allocate(mode, offset as u64, len as u64)?;
     Ok(0)
+}
+
+const FALLOC_FL_KEEP_SIZE: u32 = 1;
+/// Bytes that fallocate(2) reserves at a time.
+const RESERVED_AT_ONCE: usize = 64 * PAGE_SIZE;
+
+/// Reserves memory for a range in pieces. When it runs out on the way, what there was of it stays reserved.
+async fn reserve(thread: &Thread, file: &OpenFile, range: Range<u64>) -> Result<(), Errno> {
+    file.file.may_allocate(range.start, range.end - range.start)?;
+    let mut pace = Pace::new(thread);
+    for at in range.clone().step_by(RESERVED_AT_ONCE) {
+        let len = (range.end - at).min(RESERVED_AT_ONCE as u64);
+        file.file.allocate(FALLOC_FL_KEEP_SIZE, at, len)?;
+        pace.pause().await?;
+    }
+    Ok(())
 }
 
 /// fsync(2): memory is as stable as it gets. `EINVAL` for what cannot be synchronised.

@@ -43,6 +43,15 @@ async fn in_pieces(
     }
 }
 
+/// Takes the pages of `range` out, which is going to be unmapped, so that little is left to do then.
+async fn empty(c: &Caller<'_>, range: Range<VirtAddr>) -> Result<(), Errno> {
+    in_pieces(c, range, |at, len| {
+        c.space.empty(at..at + len);
+        Ok(())
+    })
+    .await
+}
+
 /// Pages in what can be had of `range`: `MAP_POPULATE`, mlock(2).
 async fn populate(c: &Caller<'_>, mut range: Range<VirtAddr>) -> Result<(), Errno> {
     let mut pace = Pace::new(c.thread);
@@ -74,6 +83,9 @@ pub async fn mmap(
     }
     let (range, wanted) = {
         let _turn = turn(c.thread, &c.space).await?;
+        if let Some(replaced) = c.space.replaced_by(&request)? {
+            empty(c, replaced).await?;
+        }
         c.space.map_area(request)?
     };
     let start = range.start.as_usize();
@@ -208,8 +220,17 @@ fn protect(space: &AddressSpace, mut address: VirtAddr, mut len: usize, prot: u3
 
 /// brk(2): as the system call has it, the end of the heap after the call.
 pub async fn brk(c: &mut Caller<'_>, end: VirtAddr) -> SysResult {
-    let _turn = turn(c.thread, &c.space).await?;
-    Ok(c.space.brk(end).as_usize())
+    let (end, locked) = {
+        let _turn = turn(c.thread, &c.space).await?;
+        if let Some(cut_off) = c.space.cut_off_by_brk(end) {
+            empty(c, cut_off).await?;
+        }
+        c.space.brk(end)
+    };
+    if let Some(added) = locked {
+        populate(c, added).await?;
+    }
+    Ok(end.as_usize())
 }
 
 /// mremap(2)

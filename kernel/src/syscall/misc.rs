@@ -15,7 +15,7 @@ use crate::fs::machine;
 use crate::memory::VirtAddr;
 use crate::process::Thread;
 use crate::process::hooks::{self, PowerRequest};
-use crate::process::run;
+use crate::process::pace::Pace;
 use crate::process::uts::{self, Changeable};
 use crate::sched::{self, Events, NoRoom, Place, Share, WaitQueue};
 use crate::uaccess::{self, UserPtr};
@@ -86,14 +86,12 @@ fn check_privilege(thread: &Thread) -> Result<(), Errno> {
 
 /// Bytes that getrandom(2) makes at a time.
 const CHUNK: usize = 256;
-/// After so many bytes it lets others run, and looks for signals.
-const STRETCH: usize = 64 << 10;
 
 /// getrandom(2). The generator is seeded before the first program runs, so no flag makes a difference.
 pub async fn getrandom(c: &mut Caller<'_>, to: VirtAddr, count: usize, flags: u32) -> SysResult {
     check_random_flags(flags)?;
     let count = count.min(i32::MAX as usize);
-    let mut done = 0;
+    let (mut done, mut pace) = (0, Pace::new(c.thread));
     while done < count {
         let mut bytes = [0; CHUNK];
         let len = CHUNK.min(count - done);
@@ -105,11 +103,10 @@ pub async fn getrandom(c: &mut Caller<'_>, to: VirtAddr, count: usize, flags: u3
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
         }
-        if done.is_multiple_of(STRETCH) {
-            if c.thread.interrupted() {
-                break;
-            }
-            run::give_way(c.thread).await;
+        // A dying thread is interrupted, too.
+        let _ = pace.charge(CHUNK as u32).await;
+        if c.thread.interrupted() {
+            break;
         }
     }
     Ok(done)
@@ -216,8 +213,8 @@ pub fn reboot(c: &mut Caller<'_>, magic: u32, magic2: u32, command: u32) -> SysR
 }
 
 /// unshare(2)
-pub fn unshare(c: &mut Caller<'_>, flags: u64) -> SysResult {
-    stop_sharing(c.thread, flags)
+pub async fn unshare(c: &mut Caller<'_>, flags: u64) -> SysResult {
+    stop_sharing(c.thread, flags).await
 }
 
 /// `CLONE_NEWUSER`
@@ -226,7 +223,7 @@ const NEW_USER: u64 = 0x1000_0000;
 const NEW_OTHER: u64 = 0x80 | 0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x2000_0000 | 0x4000_0000;
 
 /// Namespaces are not there: `EPERM` for those who could not make one anyway, `EINVAL` for the others.
-fn stop_sharing(thread: &Thread, flags: u64) -> SysResult {
+async fn stop_sharing(thread: &Thread, flags: u64) -> SysResult {
     const VM: u64 = 0x100;
     const FS: u64 = 0x200;
     const FILES: u64 = 0x400;
@@ -246,7 +243,7 @@ fn stop_sharing(thread: &Thread, flags: u64) -> SysResult {
         return Err(Errno::EINVAL);
     }
     if flags & FILES != 0 {
-        thread.unshare_files()?;
+        thread.unshare_files().await?;
     }
     if flags & FS != 0 {
         thread.unshare_fs();
@@ -309,6 +306,7 @@ async fn barrier_on(cores: Vec<CoreId>) -> Result<(), Errno> {
 mod tests {
     use super::*;
     use crate::process::Credentials;
+    use crate::process::pace::without_pause;
     use crate::process::tests::{process, run_as_thread, second_thread};
 
     #[test]
@@ -370,16 +368,16 @@ mod tests {
         let thread = process.leader().unwrap();
         let shared = second_thread(&process);
         assert!(Arc::ptr_eq(&thread.fs(), &shared.fs()));
-        assert_eq!(stop_sharing(&thread, 0x200 | 0x400), Ok(0));
+        assert_eq!(without_pause(stop_sharing(&thread, 0x200 | 0x400)), Some(Ok(0)));
         assert!(!Arc::ptr_eq(&thread.fs(), &shared.fs()));
         assert!(!Arc::ptr_eq(&thread.files(), &shared.files()));
         // Threads cannot leave their process.
-        assert_eq!(stop_sharing(&thread, 0x1_0000), Err(Errno::EINVAL));
-        assert_eq!(stop_sharing(&thread, 1), Err(Errno::EINVAL));
-        assert_eq!(stop_sharing(&thread, 0x2_0000), Err(Errno::EINVAL));
+        assert_eq!(without_pause(stop_sharing(&thread, 0x1_0000)), Some(Err(Errno::EINVAL)));
+        assert_eq!(without_pause(stop_sharing(&thread, 1)), Some(Err(Errno::EINVAL)));
+        assert_eq!(without_pause(stop_sharing(&thread, 0x2_0000)), Some(Err(Errno::EINVAL)));
         thread.set_credentials(Credentials::root().set_uid(5).unwrap());
-        assert_eq!(stop_sharing(&thread, 0x2_0000), Err(Errno::EPERM));
-        assert_eq!(stop_sharing(&thread, NEW_USER | 0x2_0000), Err(Errno::EINVAL));
+        assert_eq!(without_pause(stop_sharing(&thread, 0x2_0000)), Some(Err(Errno::EPERM)));
+        assert_eq!(without_pause(stop_sharing(&thread, NEW_USER | 0x2_0000)), Some(Err(Errno::EINVAL)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::memory::VirtAddr;
 use crate::process::clone::{CloneFlags, CloneRequest, clone as make_task};
 use crate::process::exec::arguments::Arguments;
 use crate::process::exec::{self, Request};
+use crate::process::pace::Pace;
 use crate::process::pidfd::PidFd;
 use crate::process::robust::HEAD_SIZE;
 use crate::process::signal::{Signal, SignalInfo};
@@ -192,12 +193,12 @@ async fn execute(
     envp: UserPtr<u64>,
     flags: u32,
 ) -> SysResult {
-    let prepared = prepare(c, directory, path, argv, envp, flags)?;
+    let prepared = prepare(c, directory, path, argv, envp, flags).await?;
     exec::replace(c, prepared).await?;
     Ok(0)
 }
 
-fn prepare(
+async fn prepare(
     c: &Caller<'_>,
     directory: i32,
     path: UserPtr<u8>,
@@ -217,7 +218,8 @@ fn prepare(
     }
     let process = c.thread.process();
     let stack_limit = process.rlimit(Resource::Stack).soft;
-    let arguments = Arguments::copy(&c.space, argv, envp, stack_limit)?;
+    let mut pace = Pace::new(c.thread);
+    let arguments = Arguments::copy(&mut pace, &c.space, argv, envp, stack_limit).await?;
     let (credentials, fs) = (c.thread.credentials(), c.thread.fs());
     let (root, cwd) = (fs.root(), fs.cwd());
     let by_descriptor = match path.bytes() {
@@ -226,7 +228,7 @@ fn prepare(
         _ if directory == AT_FDCWD => None,
         name => Some([alloc::format!("/dev/fd/{directory}/").as_bytes(), name].concat()),
     };
-    exec::prepare(Request {
+    let request = Request {
         location,
         path: by_descriptor.as_deref().unwrap_or(path.bytes()),
         arguments,
@@ -236,7 +238,8 @@ fn prepare(
         no_new_privileges: c.thread.has_no_new_privileges(),
         shares_fs: c.thread.shares_fs_with_others(),
         process,
-    })
+    };
+    exec::prepare(&mut pace, request).await
 }
 
 /// exit(2): ends the thread.

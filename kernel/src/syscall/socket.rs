@@ -22,6 +22,7 @@ use crate::net::socket::message::PeerCredentials;
 use crate::net::socket::{Control, Kind, MessageFlags, Outgoing, Received, Socket, SocketAddress, option};
 use crate::net::tcp::Shutdown;
 use crate::process::block::block_on;
+use crate::process::pace::Pace;
 use crate::sched::Events;
 use crate::uaccess::{self, IoVec, ReadBuf, UserPtr, WriteBuf};
 
@@ -335,12 +336,14 @@ pub async fn sendmmsg(
 ) -> SysResult {
     let open = Open::get(c, fd)?;
     let flags = MessageFlags::for_send(flags)?;
+    let mut pace = Pace::new(c.thread);
     for sent in 0..count.min(MESSAGES_MAX) as usize {
         let message = messages.index(sent);
         let result = async {
             let mut entry = message.read(&c.space)?;
             entry.length = send_message(c, &open, &entry.header, flags).await? as u32;
-            message.write(&c.space, &entry)
+            message.write(&c.space, &entry)?;
+            pace.pause().await
         };
         if let Err(error) = result.await {
             return if sent > 0 { Ok(sent) } else { Err(error) };
@@ -366,6 +369,7 @@ pub async fn recvmmsg(
     };
     let only_first_waits = flags.contains(MessageFlags::WAITFORONE);
     flags.remove(MessageFlags::WAITFORONE);
+    let mut pace = Pace::new(c.thread);
     for received in 0..count.min(MESSAGES_MAX) as usize {
         // As on Linux, the time is looked at after each message only.
         if received > 0 && limit.is_some_and(|limit| arch::now() >= limit) {
@@ -375,7 +379,8 @@ pub async fn recvmmsg(
         let result = async {
             let mut entry = message.read(&c.space)?;
             entry.length = receive_message(c, &open, &mut entry.header, flags).await? as u32;
-            message.write(&c.space, &entry)
+            message.write(&c.space, &entry)?;
+            pace.pause().await
         };
         if let Err(error) = result.await {
             return if received > 0 { Ok(received) } else { Err(error) };

@@ -323,7 +323,7 @@ system_calls! {
     269 => meta::faccessat(fd, path, mode);
     270 => [async] poll::pselect6(count, read, write, except, timeout, mask);
     271 => [async] poll::ppoll(fds, count, timeout, mask, mask_size);
-    272 => misc::unshare(flags);
+    272 => [async] misc::unshare(flags);
     273 => process::set_robust_list(head, size);
     274 => process::get_robust_list(tid, head, size);
     275 => [async] splice::splice(from, from_offset, to, to_offset, count, flags);
@@ -334,7 +334,7 @@ system_calls! {
     282 => event::signalfd(fd, mask, size);
     283 => event::timerfd_create(clock, flags);
     284 => event::eventfd(initial);
-    285 => file::fallocate(fd, mode, offset, len);
+    285 => [async] file::fallocate(fd, mode, offset, len);
     286 => event::timerfd_settime(fd, flags, new, old);
     287 => event::timerfd_gettime(fd, current);
     288 => [async] socket::accept4(fd, address, length, flags);
@@ -368,7 +368,7 @@ system_calls! {
     424 => pidfd::pidfd_send_signal(fd, signal, info, flags);
     434 => pidfd::pidfd_open(pid, flags);
     435 => [async] process::clone3(arguments, size);
-    436 => fd::close_range(first, last, flags);
+    436 => [async] fd::close_range(first, last, flags);
     437 => [async] file::openat2(fd, path, how, size);
     438 => pidfd::pidfd_getfd(fd, target, flags);
     439 => meta::faccessat2(fd, path, mode, flags);

@@ -1,17 +1,17 @@
 //! Moving bytes between files and user memory: the loop under read, write and their kin.
 //!
 //! A file moves what it can without waiting and without resolving faults. Around that, here: faults are resolved and the move
-//! continued; a stream that is not ready is waited for; a long move lets others run between its pieces.
+//! continued; a stream that is not ready is waited for; a long move goes at a [`Pace`] from piece to piece.
 
 use crate::arch;
 use crate::errno::{Errno, SysResult};
 use crate::fs::OpenFile;
-use crate::fs::memfs::TRANSFER_MAX;
 use crate::memory::{AddressSpace, VirtAddr};
 use crate::process::Thread;
 use crate::process::block::block_on;
+use crate::process::pace::Pace;
 use crate::process::signal::{SI_USER, Signal, SignalInfo};
-use crate::sched::{self, Events};
+use crate::sched::Events;
 use crate::uaccess::{IoVec, ReadBuf, WriteBuf, is_user_range};
 
 /// Most bytes that one call moves, as on Linux.
@@ -78,9 +78,11 @@ buffer!(WriteBuf, Events::OUT.union(Events::WRNORM), true);
 /// What to do after a step.
 enum Next {
     Done(SysResult),
+    /// The next piece.
     Again,
+    /// As [`Again`](Self::Again), unless there is a signal to be looked at.
+    Continue,
     Wait,
-    Yield,
 }
 
 fn decide<B: Buffer>(
@@ -97,7 +99,8 @@ fn decide<B: Buffer>(
             Ok(()) => Next::Again,
             Err(error) => Next::Done(moved_or(moved, error)),
         },
-        Ok(moved) if file.is_seekable() && moved >= TRANSFER_MAX => Next::Yield,
+        Ok(moved) if file.is_seekable() && moved >= file.file.piece() => Next::Continue,
+        Err(Errno::ERESTARTNOINTR) => Next::Again,
         Ok(moved) if B::WRITE && wait && moved > 0 && !file.is_seekable() => Next::Again,
         Ok(_) => Next::Done(Ok(buf.done())),
         Err(Errno::EAGAIN) if wait && file.file.wait_queue().is_some() => Next::Wait,
@@ -119,17 +122,16 @@ async fn run<B: Buffer>(
     mut step: impl FnMut(&mut B) -> SysResult,
 ) -> SysResult {
     let mut result = step(buf);
-    let mut moved = 0;
+    let (mut moved, mut pace) = (0, Pace::new(thread));
     loop {
         moved += result.unwrap_or(0);
         match decide(thread, file, buf, result, moved, wait) {
             Next::Done(result) => return result,
-            Next::Again => result = step(buf),
-            Next::Yield => {
-                if sched::has_work() {
-                    sched::give_way().await;
+            next @ (Next::Again | Next::Continue) => {
+                if let Err(error) = pace.pause().await {
+                    return moved_or(moved, error);
                 }
-                if thread.interrupted() {
+                if matches!(next, Next::Continue) && thread.interrupted() {
                     return Ok(buf.done());
                 }
                 result = step(buf);
@@ -190,6 +192,7 @@ pub(super) fn send_broken_pipe(thread: &Thread) {
 mod tests {
     use super::*;
     use crate::fs::fixture::{Fixture, rest};
+    use crate::fs::memfs::TRANSFER_MAX;
     use crate::fs::{File, OpenFlags, Stat};
     use crate::process::tests::{process, run_as_thread};
     use crate::sched::WaitQueue;

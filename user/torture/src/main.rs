@@ -13,7 +13,7 @@
 //! | `tls` | `fuzz` | `forkbomb` | `spin` | `tcprev` `tcpsource` |
 //! | `deepstack` | `badelf` | `fds` | `pagefaults` | `tcpsink` |
 //! | | | `circles` | `fair` | |
-//! | | | `storm` | | |
+//! | | | `storm` | `bounded` | |
 //!
 //! `bench` measures.
 
@@ -22,6 +22,7 @@ mod allowed;
 mod badelf;
 mod badptr;
 mod bench;
+mod bounded;
 mod circles;
 mod deepstack;
 mod eatmem;
@@ -64,6 +65,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("storm", "", "timers that expire faster than anybody looks", storm::run),
     ("threads", "[N]", "N threads at once, several times", threads::run),
     ("spin", "[N]", "N busy threads all get time", spin::run),
+    ("bounded", "[CASE...]", "a watcher beside calls that are made long", bounded::run),
     ("fair", "[HOGS] [LOOSE]", "a sleeper beside busy processes, and shares by nice value", fair::run),
     ("pagefaults", "", "faults of every kind, with the contents checked", pagefaults::run),
     ("deepstack", "", "deep stacks, and their ends", deepstack::run),

@@ -8,14 +8,15 @@ use alloc::collections::BTreeMap;
 
 use super::Budget;
 use crate::errno::Errno;
-use crate::memory::{Frame, OutOfMemory, PAGE_SIZE};
+use crate::memory::{Frame, OutOfMemory, PAGE_SIZE, statistics};
+use crate::sched::leftovers::{Leftover, leave};
 use crate::uaccess::{ReadBuf, WriteBuf};
 
 const CHUNK: u64 = 64;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Most bytes that one call moves under the lock of an inode; the system call comes again for more.
-pub const TRANSFER_MAX: usize = 1 << 20;
+pub const TRANSFER_MAX: usize = 128 << 10;
 
 /// The largest size of a file.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
@@ -30,6 +31,22 @@ struct Chunk {
 struct Pages {
     chunks: BTreeMap<u64, Box<Chunk>>,
     count: u64,
+}
+
+/// The frames of a file that has ended, or been cut.
+struct Remains(BTreeMap<u64, Box<Chunk>>);
+
+impl Leftover for Remains {
+    fn take_apart(&mut self) -> bool {
+        let _one = self.0.pop_first();
+        !self.0.is_empty()
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        leave(Remains(core::mem::take(&mut self.chunks)));
+    }
 }
 
 impl Pages {
@@ -59,7 +76,7 @@ impl Pages {
         let mut inside = self.chunks.split_off(&first.div_ceil(CHUNK));
         let mut beyond = inside.split_off(&(end / CHUNK).max(first.div_ceil(CHUNK)));
         self.count -= inside.values().map(|chunk| u64::from(chunk.present.count_ones())).sum::<u64>();
-        drop(inside);
+        leave(Remains(inside));
         self.chunks.append(&mut beyond);
         for edge in [first / CHUNK, end / CHUNK] {
             let start = edge * CHUNK;
@@ -254,15 +271,23 @@ impl Data {
         }
     }
 
+    /// Whether the holes of `from..to` can be filled, as far as one can tell without doing it.
+    ///
+    /// # Errors
+    /// `ENOSPC` when memory is short.
+    pub fn may_reserve(&self, budget: &Budget, from: u64, to: u64) -> Result<(), Errno> {
+        let free = budget.free_pages().min(statistics().free);
+        let wanted = to.div_ceil(PAGE) - from / PAGE;
+        if wanted > free.saturating_add(self.pages.count) { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
     /// Fills the holes of `from..to`, all or none; extends the file to `to` with `extend`.
     ///
     /// # Errors
     /// `ENOSPC` when memory is short.
     pub fn reserve(&mut self, budget: &Budget, from: u64, to: u64, extend: bool) -> Result<(), Errno> {
+        self.may_reserve(budget, from, to)?;
         let (first, end) = (from / PAGE, to.div_ceil(PAGE));
-        if end - first > budget.free_pages().saturating_add(self.pages.count) {
-            return Err(Errno::ENOSPC);
-        }
         let mut made = alloc::vec::Vec::new();
         let mut index = self.pages.next_absent(first);
         while index < end {

@@ -172,6 +172,13 @@ impl Inode {
         self.accessed.store(time, Ordering::Relaxed);
     }
 
+    /// Unmaps pages that the file has lost, wherever they are mapped; private copies only with `copies`.
+    fn unmap(&self, pages: core::ops::Range<u64>, copies: bool) {
+        if let Some(me) = self.me.upgrade() {
+            self.mappers.unmap(me, pages, copies);
+        }
+    }
+
     fn content_of(kind: NewKind<'_>) -> Content {
         match kind {
             NewKind::Regular => Content::Regular(Data::default(), None),
@@ -394,7 +401,7 @@ impl Node for Inode {
         drop(state);
         if size < old {
             // Private copies go as well: what lies past the end is a bus error (mmap(2)).
-            self.mappers.unmap(self, &(size.div_ceil(PAGE_SIZE as u64)..u64::MAX), true);
+            self.unmap(size.div_ceil(PAGE_SIZE as u64)..u64::MAX, true);
         }
         Ok(())
     }
@@ -463,6 +470,10 @@ impl File for Inode {
         Node::truncate(self, size)
     }
 
+    fn may_allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        self.state.read().data()?.may_reserve(&self.fs.budget, offset, offset + len)
+    }
+
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
         const KEEP_SIZE: u32 = 1;
         const PUNCH_HOLE: u32 = 2;
@@ -484,7 +495,7 @@ impl File for Inode {
         if mode == PUNCHED {
             // Copies are the programs' own. Pages in part of the hole stay, with zeroes there.
             let page = PAGE_SIZE as u64;
-            self.mappers.unmap(self, &(offset.div_ceil(page)..end / page), false);
+            self.unmap(offset.div_ceil(page)..end / page, false);
         }
         Ok(())
     }

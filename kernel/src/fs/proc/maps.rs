@@ -5,15 +5,18 @@ use core::fmt::Write;
 use super::task::Task;
 use crate::errno::Errno;
 use crate::fs::DeviceNumber;
-use crate::fs::pseudo::Text;
-use crate::memory::{PAGE_SIZE, Protection, Region, VmaFlags};
+use crate::fs::pseudo::{Cursor, Text};
+use crate::memory::{PAGE_SIZE, Protection, Region, VirtAddr, VmaFlags};
 
 const PAGE_KIB: usize = PAGE_SIZE / 1024;
 
 /// One line for each mapping.
-pub fn maps(task: &Task, text: &mut Text) -> Result<(), Errno> {
-    let regions = task.inspect()?.space().regions(false)?;
-    regions.iter().try_for_each(|region| line(text, region))
+pub fn maps(task: &Task, cursor: &mut Cursor, text: &mut Text) -> Result<bool, Errno> {
+    let Some(region) = task.inspect()?.space().region_from(VirtAddr::new(cursor.at)) else {
+        return Ok(false);
+    };
+    cursor.at = region.end.as_u64();
+    line(text, &region).map(|()| true)
 }
 
 fn line(text: &mut Text, region: &Region) -> Result<(), Errno> {
@@ -40,32 +43,65 @@ fn line(text: &mut Text, region: &Region) -> Result<(), Errno> {
     text.push(b"\n")
 }
 
-/// The same with sizes.
-pub fn smaps(task: &Task, text: &mut Text) -> Result<(), Errno> {
-    let regions = task.inspect()?.space().regions(true)?;
-    for region in &regions {
-        line(text, region)?;
-        let size = (region.end - region.start) / 1024;
-        writeln!(
-            text,
-            "Size:           {size:>8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB"
-        )?;
-        sizes(text, Sizes::of(region))?;
-        writeln!(text, "VmFlags: rd")?;
+/// The next mapping, once its pages are counted; they are, as far as one step goes.
+fn count(task: &Task, cursor: &mut Cursor) -> Result<Counted, Errno> {
+    let space = task.inspect()?.space();
+    let Some(mut region) = space.region_from(VirtAddr::new(cursor.at)) else { return Ok(Counted::End) };
+    let [anonymous, object, referenced, locked] = cursor.sums;
+    let from = region.start.max(VirtAddr::new(cursor.within));
+    (region.anonymous, region.object, region.referenced) = (anonymous, object, referenced);
+    let more = space.count_pages(&mut region, from);
+    cursor.sums = [region.anonymous, region.object, region.referenced, locked];
+    cursor.within = more.unwrap_or_default().as_u64();
+    if more.is_none() {
+        cursor.at = region.end.as_u64();
     }
-    Ok(())
+    Ok(if more.is_some() { Counted::Some } else { Counted::All(region) })
+}
+
+/// What [`count`] has come to.
+enum Counted {
+    Some,
+    All(Region),
+    End,
+}
+
+/// The same with sizes.
+pub fn smaps(task: &Task, cursor: &mut Cursor, text: &mut Text) -> Result<bool, Errno> {
+    let region = match count(task, cursor)? {
+        Counted::Some => return Ok(true),
+        Counted::End => return Ok(false),
+        Counted::All(region) => region,
+    };
+    cursor.sums = [0; 4];
+    line(text, &region)?;
+    let size = (region.end - region.start) / 1024;
+    writeln!(text, "Size:           {size:>8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB")?;
+    sizes(text, Sizes::of(&region))?;
+    writeln!(text, "VmFlags: rd")?;
+    Ok(true)
 }
 
 /// The sums.
-pub fn smaps_rollup(task: &Task, text: &mut Text) -> Result<(), Errno> {
-    let regions = task.inspect()?.space().regions(true)?;
-    let (start, end) = match (regions.first(), regions.last()) {
-        (Some(first), Some(last)) => (first.start.as_u64(), last.end.as_u64()),
-        _ => (0, 0),
-    };
-    writeln!(text, "{start:08x}-{end:08x} ---p 00000000 00:00 0                          [rollup]")?;
-    let sum = regions.iter().map(Sizes::of).fold(Sizes::default(), Sizes::plus);
-    sizes(text, sum)
+pub fn smaps_rollup(task: &Task, cursor: &mut Cursor, text: &mut Text) -> Result<bool, Errno> {
+    let before = cursor.sums;
+    match count(task, cursor)? {
+        Counted::Some => Ok(true),
+        Counted::All(region) => {
+            let resident = |sums: [usize; 4]| sums[0] + sums[1];
+            let added = resident(cursor.sums) - resident(before);
+            cursor.sums[3] += if region.flags.contains(VmaFlags::LOCKED) { added } else { 0 };
+            Ok(true)
+        }
+        Counted::End => {
+            let (start, end) = task.inspect()?.space().bounds();
+            let (start, end) = (start.as_u64(), end.as_u64());
+            writeln!(text, "{start:08x}-{end:08x} ---p 00000000 00:00 0                          [rollup]")?;
+            let [anonymous, object, referenced, locked] = cursor.sums;
+            sizes(text, Sizes { anonymous, object, referenced, locked })?;
+            Ok(false)
+        }
+    }
 }
 
 /// Pages that are there.
@@ -85,15 +121,6 @@ impl Sizes {
             object: region.object,
             referenced: region.referenced,
             locked: if region.flags.contains(VmaFlags::LOCKED) { resident } else { 0 },
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            anonymous: self.anonymous + other.anonymous,
-            object: self.object + other.object,
-            referenced: self.referenced + other.referenced,
-            locked: self.locked + other.locked,
         }
     }
 }
@@ -118,7 +145,8 @@ fn sizes(text: &mut Text, sizes: Sizes) -> Result<(), Errno> {
         ("Locked", sizes.locked),
     ];
     for (name, pages) in rows {
-        writeln!(text, "{:<15} {:>8} kB", alloc::format!("{name}:"), pages * PAGE_KIB)?;
+        let width = 14_usize.saturating_sub(name.len());
+        writeln!(text, "{name}:{:width$} {:>8} kB", "", pages * PAGE_KIB)?;
     }
     Ok(())
 }

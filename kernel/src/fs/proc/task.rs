@@ -8,7 +8,7 @@ use super::registered::{Folder, Registered};
 use super::{descriptors, maps, number, status};
 use crate::errno::Errno;
 use crate::fs::node::Target;
-use crate::fs::pseudo::{Branch, EmitNumber, Entry, EntryName, Kind, Show, Spec, Subject, Text};
+use crate::fs::pseudo::{Branch, EmitNumber, Entry, EntryName, Kind, NextRow, Show, Spec, Subject, Text};
 use crate::fs::{FileType, Location, Node, mount};
 use crate::memory::{AddressSpace, VirtAddr};
 use crate::process::{self, ActingAs, Name, Process, Thread};
@@ -76,6 +76,10 @@ const fn file(name: &'static str, mode: u32, show: Show<Task>) -> Spec<Task> {
     Spec { name, mode, kind: Kind::Text(show) }
 }
 
+const fn rows(name: &'static str, next: NextRow<Task>) -> Spec<Task> {
+    Spec { name, mode: 0o444, kind: Kind::Rows(next) }
+}
+
 const fn link(
     name: &'static str,
     target: fn(&Task) -> Result<Target, Errno>,
@@ -108,7 +112,7 @@ const fn entries() -> [Spec<Task>; 29] {
         file("io", 0o400, status::io),
         file("limits", 0o444, status::limits),
         Spec { name: "loginuid", mode: 0o644, kind: Kind::Setting(no_user, |_, _| Err(Errno::EPERM)) },
-        file("maps", 0o444, maps::maps),
+        rows("maps", maps::maps),
         file("mountinfo", 0o444, mountinfo),
         file("mounts", 0o444, mounts),
         Spec { name: "net", mode: 0o555, kind: Kind::Branch(&Registered(Folder::Net)) },
@@ -118,8 +122,8 @@ const fn entries() -> [Spec<Task>; 29] {
         link("root", |task| place(root(task)), |task| path(root(task))),
         file("schedstat", 0o444, status::schedstat),
         file("sessionid", 0o444, no_user),
-        file("smaps", 0o444, maps::smaps),
-        file("smaps_rollup", 0o444, maps::smaps_rollup),
+        rows("smaps", maps::smaps),
+        rows("smaps_rollup", maps::smaps_rollup),
         file("stat", 0o444, status::stat),
         file("statm", 0o444, status::statm),
         file("status", 0o444, status::status),

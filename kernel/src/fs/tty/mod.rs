@@ -24,8 +24,8 @@ use crate::sched::{Events, WaitQueue};
 use crate::sync::SpinLock;
 use crate::uaccess::{ReadBuf, WriteBuf};
 
-/// Bytes that a write hands to the screen at a time.
-const CHUNK: usize = 512;
+/// Bytes that one write hands to the screen, which takes them slowly: whoever has more comes again.
+const CHUNK: usize = 128;
 /// Nanoseconds in the unit of `VTIME`.
 const TENTH_OF_SECOND: u64 = 100_000_000;
 
@@ -173,17 +173,11 @@ impl File for Terminal {
         if stopped {
             return Err(Errno::EAGAIN);
         }
-        let (mut chunk, mut written) = ([0; CHUNK], 0);
-        while buf.remaining() > 0 {
-            let piece = buf.remaining().min(CHUNK);
-            let taken = buf.pull(&mut chunk[..piece]);
-            process_output(&chunk[..taken], output, self.screen);
-            written += taken;
-            if taken < piece {
-                break;
-            }
-        }
-        if written == 0 && buf.remaining() > 0 { Err(Errno::EFAULT) } else { Ok(written) }
+        let mut chunk = [0; CHUNK];
+        let piece = buf.remaining().min(CHUNK);
+        let taken = buf.pull(&mut chunk[..piece]);
+        process_output(&chunk[..taken], output, self.screen);
+        if taken == 0 && piece > 0 { Err(Errno::EFAULT) } else { Ok(taken) }
     }
 
     fn poll(&self) -> Events {

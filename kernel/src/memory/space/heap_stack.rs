@@ -21,20 +21,25 @@ impl AddressSpace {
         (state.layout.brk_start, state.layout.brk_end) = (start, start);
     }
 
-    /// brk(2): moves the end of the heap; returns where it is now, which is where it was if it cannot be moved.
-    pub fn brk(&self, end: VirtAddr) -> VirtAddr {
+    /// What brk(2) to `end` takes away from the heap, in whole pages: for [`empty`](Self::empty), beforehand.
+    pub fn cut_off_by_brk(&self, end: VirtAddr) -> Option<Range<VirtAddr>> {
+        let state = self.lock();
+        let Layout { brk_start, brk_end, .. } = state.layout;
+        let up = |at: VirtAddr| page_round_up(at.as_usize()).map(|at| VirtAddr::new(at as u64));
+        let (kept, mapped) = (up(end)?, up(brk_end)?);
+        (end >= brk_start && kept < mapped).then_some(kept..mapped)
+    }
+
+    /// brk(2): moves the end of the heap. Returns where it is now, which is where it was if it cannot be moved, and what is to be locked.
+    pub fn brk(&self, end: VirtAddr) -> (VirtAddr, Option<Range<VirtAddr>>) {
         let mut state = self.lock();
         let Layout { brk_start, brk_end: before, .. } = state.layout;
         if end < brk_start || end.as_usize() > USER_END {
-            return before;
+            return (before, None);
         }
-        let Ok(locked) = self.move_brk(&mut state, before, end) else { return before };
+        let Ok(locked) = self.move_brk(&mut state, before, end) else { return (before, None) };
         state.layout.brk_end = end;
-        drop(state);
-        if let Some(added) = locked {
-            self.populate(added);
-        }
-        end
+        (end, locked)
     }
 
     /// Maps or unmaps what lies between two ends of the heap. Returns what has to be locked.

@@ -136,18 +136,8 @@ impl AddressSpace {
         mut area: Vma,
         len: usize,
     ) -> Result<(Range<VirtAddr>, bool), MapError> {
-        let start = state.place(request, len)?;
-        let range = start..start + len;
-        (area.start, area.end) = (range.start, range.end);
-        area.flags |= state.layout.default_flags;
-        if area.flags.contains(VmaFlags::LOCKED) {
-            state.check_locked(pages(len))?;
-        }
-        let replaced = state.replaced_pages(&range);
-        if replaced > 0 && request.flags.contains(MapFlags::FIXED_NOREPLACE) {
-            return Err(MapError::Exists);
-        }
-        state.check(&area, replaced)?;
+        let replaced = state.place_area(request, &mut area, len)?;
+        let range = area.range();
         state.mappings.prepare()?;
         self.note_mapper(&area.backing)?;
         if replaced > 0 {
@@ -157,6 +147,26 @@ impl AddressSpace {
         Map(area).apply(&mut state.mappings).map_err(|_| MapError::Exists)?;
         state.peak_mapped = state.peak_mapped.max(state.mappings.areas().totals().mapped);
         Ok((range, locked))
+    }
+
+    /// Where `request` is going to replace what is there, if it may be mapped at all: pages that the caller can take out beforehand,
+    /// piece by piece, with [`empty`](Self::empty). The caller has the right to change areas.
+    ///
+    /// # Errors
+    /// As [`map_area`](Self::map_area).
+    pub fn replaced_by(&self, request: &MapRequest) -> Result<Option<Range<VirtAddr>>, MapError> {
+        if !request.flags.contains(MapFlags::FIXED) {
+            return Ok(None);
+        }
+        let len = page_round_up(request.len).ok_or(MapError::OutOfMemory)?;
+        let mut area = request.area(len);
+        let replaced = self.lock().place_area(request, &mut area, len)?;
+        Ok((replaced > 0).then(|| area.range()))
+    }
+
+    /// Takes the pages in a range out that is going to be unmapped or mapped anew; the areas stay until then.
+    pub fn empty(&self, range: Range<VirtAddr>) {
+        self.discard(&mut self.lock(), range, true);
     }
 
     /// munmap(2).
@@ -225,6 +235,22 @@ impl AddressSpace {
 }
 
 impl State {
+    /// Finds a place for `area` and checks that it may be mapped there. Returns how many pages it replaces.
+    fn place_area(&self, request: &MapRequest, area: &mut Vma, len: usize) -> Result<usize, MapError> {
+        let start = self.place(request, len)?;
+        (area.start, area.end) = (start, start + len);
+        area.flags |= self.layout.default_flags;
+        if area.flags.contains(VmaFlags::LOCKED) {
+            self.check_locked(pages(len))?;
+        }
+        let replaced = self.replaced_pages(&area.range());
+        if replaced > 0 && request.flags.contains(MapFlags::FIXED_NOREPLACE) {
+            return Err(MapError::Exists);
+        }
+        self.check(area, replaced)?;
+        Ok(replaced)
+    }
+
     /// Pages of `range` that are mapped.
     pub(super) fn replaced_pages(&self, range: &Range<VirtAddr>) -> usize {
         let part = |area: &Vma| pages(area.end.min(range.end) - area.start.max(range.start));

@@ -203,16 +203,31 @@ impl AddressSpace {
         self.remove_in_batches(state, range.start, range.end, |range| Discard { range, copies });
     }
 
-    /// Removes `pages` of `source` wherever they are mapped; see [`Mappers::unmap`](super::Mappers::unmap).
-    pub(super) fn discard_object(&self, source: &dyn PageSource, pages: &Range<u64>, copies: bool) {
+    /// Removes some of the `pages` of `source` that are mapped here, from `at` on; see [`Mappers::unmap`](super::Mappers::unmap). Says
+    /// where to go on, if there may be more.
+    pub(super) fn discard_object(
+        &self,
+        source: &dyn PageSource,
+        pages: &Range<u64>,
+        copies: bool,
+        mut at: VirtAddr,
+    ) -> Option<VirtAddr> {
+        /// Areas that are looked at under one lock.
+        const AREAS: usize = 256;
         let mut state = self.state.lock();
-        let mut at = VirtAddr::default();
-        while let Some(area) = state.mappings.areas().find_from(at) {
-            at = area.end;
-            if let Some(range) = area.addresses_of(source, pages) {
-                self.discard(&mut state, range, copies);
+        for _ in 0..AREAS {
+            let area = state.mappings.areas().find_from(at)?;
+            let end = area.end;
+            let range = area.addresses_of(source, pages).map(|range| range.start.max(at)..range.end);
+            at = end;
+            if let Some(range) = range.filter(|range| !range.is_empty()) {
+                let piece_end = state.piece(&range);
+                let next = if piece_end < range.end { piece_end } else { end };
+                self.discard(&mut state, range.start..piece_end, copies);
+                return Some(next);
             }
         }
+        Some(at)
     }
 
     /// Applies a removing operation again and again until it has reached `end`; frames are freed after each flush.

@@ -1,11 +1,10 @@
 //! What /proc tells of an address space: maps, smaps, statm and the lines of status.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use super::AddressSpace;
 use crate::arch::paging::Attributes;
-use crate::memory::{OutOfMemory, Purpose, VirtAddr, admit};
+use crate::memory::{PAGE_SIZE, VirtAddr};
 use crate::replicated::address_space::{Backing, MappingName, Protection, Vma, VmaFlags};
 
 /// One line of /proc/PID/maps, and what smaps adds.
@@ -59,24 +58,51 @@ pub struct SpaceStatistics {
 }
 
 impl AddressSpace {
-    /// All areas, in ascending order; with `count_pages`, what is there of each.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn regions(&self, count_pages: bool) -> Result<Vec<Region>, OutOfMemory> {
-        admit(Purpose::User)?;
+    /// The first area that ends above `at`, its pages not counted.
+    pub fn region_from(&self, at: VirtAddr) -> Option<Region> {
         let state = self.lock();
-        let areas = state.mappings.areas();
-        let mut regions = Vec::new();
-        regions.try_reserve_exact(areas.iter().len()).map_err(|_| OutOfMemory)?;
-        for area in areas.iter() {
-            let mut region = Region::of(area);
-            region.is_heap = area.start < state.layout.brk_end
-                && state.layout.brk_start < area.end
-                && matches!(area.backing, Backing::Anonymous);
-            region.is_stack = area.end == state.layout.stack_top;
-            if count_pages {
-                state.mappings.tables().visit(area.range(), |_, entry| region.count(entry.attributes()));
+        let area = state.mappings.areas().find_from(at)?;
+        let mut region = Region::of(area);
+        region.is_heap = area.start < state.layout.brk_end
+            && state.layout.brk_start < area.end
+            && matches!(area.backing, Backing::Anonymous);
+        region.is_stack = area.end == state.layout.stack_top;
+        Some(region)
+    }
+
+    /// Counts what is there of `region` from `from` on, as far as one piece goes. Says where to go on, if there is more.
+    pub fn count_pages(&self, region: &mut Region, from: VirtAddr) -> Option<VirtAddr> {
+        /// Bytes of which the pages are counted under one lock, and as many that are not there before them.
+        const COUNTED: usize = 512 * PAGE_SIZE;
+        let state = self.lock();
+        let tables = state.mappings.tables();
+        let from = tables.next_page(from..region.end)?;
+        let end = if region.end - from > COUNTED { from + COUNTED } else { region.end };
+        tables.visit(from..end, |_, entry| region.count(entry.attributes()));
+        (end < region.end).then_some(end)
+    }
+
+    /// The first address and the one past the last.
+    pub fn bounds(&self) -> (VirtAddr, VirtAddr) {
+        let state = self.lock();
+        let mut areas = state.mappings.areas().iter();
+        let first = areas.next();
+        let last = areas.next_back().or(first);
+        (
+            first.map_or_else(VirtAddr::default, |area| area.start),
+            last.map_or_else(VirtAddr::default, |area| area.end),
+        )
+    }
+
+    /// All areas, in ascending order; with `count_pages`, what is there of each.
+    #[cfg(test)]
+    pub fn regions(&self, count_pages: bool) -> Result<alloc::vec::Vec<Region>, crate::memory::OutOfMemory> {
+        let (mut regions, mut at) = (alloc::vec::Vec::new(), VirtAddr::default());
+        while let Some(mut region) = self.region_from(at) {
+            at = region.end;
+            let mut from = Some(region.start).filter(|_| count_pages);
+            while let Some(more) = from {
+                from = self.count_pages(&mut region, more);
             }
             regions.push(region);
         }

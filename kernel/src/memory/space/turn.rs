@@ -10,8 +10,11 @@ use super::{AddressSpace, State};
 use crate::memory::{PAGE_SIZE, USER_END, VirtAddr};
 use crate::sched::{Events, WaitQueue};
 
-/// Bytes with pages in them that one piece has at most: some thousand pages.
-const PIECE: usize = 4096 * PAGE_SIZE;
+/// Bytes with pages in them that one piece has at most: some hundred microseconds.
+const PIECE: usize = 128 * PAGE_SIZE;
+
+/// Areas that one piece has at most.
+const AREAS: usize = 64;
 
 /// The right to change areas; given back when dropped.
 pub struct Turn<'a>(&'a AddressSpace);
@@ -35,7 +38,7 @@ impl AddressSpace {
         &self.turns
     }
 
-    /// Where the first piece of `range` ends: it has some thousand pages at most, however large it is.
+    /// Where the first piece of `range` ends: it has some hundred pages at most, however large it is.
     pub fn piece(&self, range: &Range<VirtAddr>) -> VirtAddr {
         self.lock().piece(range)
     }
@@ -54,10 +57,13 @@ impl AddressSpace {
 }
 
 impl State {
-    fn piece(&self, range: &Range<VirtAddr>) -> VirtAddr {
-        match self.mappings.tables().next_page(range.clone()) {
-            Some(page) if range.end - page > PIECE => page + PIECE,
-            _ => range.end,
+    /// As [`AddressSpace::piece`].
+    pub(super) fn piece(&self, range: &Range<VirtAddr>) -> VirtAddr {
+        let areas = self.mappings.areas().overlapping(range);
+        let end = areas.get(AREAS - 1).map_or(range.end, |area| area.end.min(range.end));
+        match self.mappings.tables().next_page(range.start..end) {
+            Some(page) if end - page > PIECE => page + PIECE,
+            _ => end,
         }
     }
 }

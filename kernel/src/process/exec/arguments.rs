@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::errno::Errno;
 use crate::memory::{AddressSpace, Purpose, VirtAddr, admit};
+use crate::process::pace::Pace;
 use crate::uaccess::{UserPtr, read_cstr};
 
 /// Longest string: Linux's `MAX_ARG_STRLEN`.
@@ -97,16 +98,17 @@ impl Arguments {
     /// size: a quarter of it (execve(2), "Limits on size of arguments and environment").
     ///
     /// # Errors
-    /// `E2BIG`, `EFAULT`, `ENOMEM`.
-    pub fn copy(
+    /// `E2BIG`, `EFAULT`, `ENOMEM`; `EINTR` when the caller is about to end.
+    pub async fn copy(
+        pace: &mut Pace<'_>,
         space: &AddressSpace,
         argv: UserPtr<u64>,
         envp: UserPtr<u64>,
         stack_limit: u64,
     ) -> Result<Self, Errno> {
         let mut left = limit(stack_limit);
-        let argv = copy_list(space, argv, &mut left)?;
-        let envp = copy_list(space, envp, &mut left)?;
+        let argv = copy_list(pace, space, argv, &mut left).await?;
+        let envp = copy_list(pace, space, envp, &mut left).await?;
         Ok(Self { argv, envp })
     }
 
@@ -128,7 +130,12 @@ fn limit(stack_limit: u64) -> u64 {
     (stack_limit / 4).clamp(MIN_TOTAL, MAX_TOTAL)
 }
 
-fn copy_list(space: &AddressSpace, list: UserPtr<u64>, left: &mut u64) -> Result<Strings, Errno> {
+async fn copy_list(
+    pace: &mut Pace<'_>,
+    space: &AddressSpace,
+    list: UserPtr<u64>,
+    left: &mut u64,
+) -> Result<Strings, Errno> {
     let mut strings = Strings::new();
     let Some(list) = list.non_null() else { return Ok(strings) };
     loop {
@@ -141,6 +148,7 @@ fn copy_list(space: &AddressSpace, list: UserPtr<u64>, left: &mut u64) -> Result
         let size = (string.len() + 1 + size_of::<u64>()) as u64;
         *left = left.checked_sub(size).ok_or(Errno::E2BIG)?;
         strings.push(&string)?;
+        pace.charge(8 + string.len() as u32 / 64).await?;
     }
 }
 

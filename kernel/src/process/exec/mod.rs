@@ -25,6 +25,7 @@ use super::exit::clear_memory;
 use super::group::Process;
 use super::limits::Resource;
 use super::memory::space_limits;
+use super::pace::Pace;
 use super::registry::with_table;
 use super::signal::{AlternateStack, Signal};
 use super::thread::{Name, Thread, attention};
@@ -120,8 +121,8 @@ pub struct Prepared {
 /// Makes a program ready.
 ///
 /// # Errors
-/// As execve(2) lists them.
-pub fn prepare(mut request: Request<'_>) -> Result<Prepared, Errno> {
+/// As execve(2) lists them; `EINTR` when the caller is about to end.
+pub async fn prepare(pace: &mut Pace<'_>, mut request: Request<'_>) -> Result<Prepared, Errno> {
     let stack_limit = request.process.rlimit(Resource::Stack).soft;
     let mut start = [0; script::FIRST_BYTES];
     let mut scripts = 0;
@@ -130,7 +131,7 @@ pub fn prepare(mut request: Request<'_>) -> Result<Prepared, Errno> {
         let len = load::read_start(&*file, &mut start)?;
         let Some(line) = script::parse(&start[..len])? else {
             let program = ElfFile::read(&*file, &start[..len], name_of(&request.location, &request.view))?;
-            return fill(&request, executable, &*file, &program);
+            return fill(pace, &request, executable, &*file, &program).await;
         };
         scripts += 1;
         if scripts > MAX_SCRIPTS {
@@ -157,8 +158,12 @@ fn name_of(location: &Location, view: &View<'_>) -> Arc<MappingName> {
     Arc::new(MappingName { path, device: stat.device, inode: stat.inode })
 }
 
+/// Bytes of the initial stack that are written at a time.
+const INITIAL_PIECE: usize = 16 * PAGE_SIZE;
+
 /// Fills a new address space.
-fn fill(
+async fn fill(
+    pace: &mut Pace<'_>,
     request: &Request<'_>,
     executable: Executable,
     file: &dyn File,
@@ -183,9 +188,13 @@ fn fill(
     crate::random::fill(&mut random);
     let contents =
         Contents { arguments: &request.arguments, path: request.path, random, auxiliary: &auxiliary };
-    let Stack { pointer, bytes, argv, envp, auxiliary } = stack::build(top.as_u64(), &contents)?;
+    let Stack { pointer, bytes, argv, envp, auxiliary } = stack::build(pace, top.as_u64(), &contents).await?;
     // The stack may grow to its limit, which leaves room for the arguments: `Arguments::copy` checked.
-    space.write_initial(VirtAddr::new(pointer), &bytes).map_err(|_| Errno::E2BIG)?;
+    for (piece, bytes) in bytes.chunks(INITIAL_PIECE).enumerate() {
+        let at = VirtAddr::new(pointer) + piece * INITIAL_PIECE;
+        space.write_initial(at, bytes).map_err(|_| Errno::E2BIG)?;
+        pace.pause().await?;
+    }
     Ok(Prepared {
         space,
         entry: interpreter.map_or(loaded.entry, |interpreter| interpreter.entry),
@@ -269,7 +278,7 @@ fn auxiliary(
 /// `ENOMEM` for a copy of shared descriptors; `EINTR` when the process is ending, or another of its threads executes a program.
 pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), Errno> {
     let thread = caller.thread;
-    let files = own_files(thread)?;
+    let files = own_files(thread).await?;
     become_only_thread(thread).await?;
     let process = thread.process();
     process.delete_timers();
@@ -280,7 +289,7 @@ pub async fn replace(caller: &mut Caller<'_>, prepared: Prepared) -> Result<(), 
     if let Some(files) = files {
         thread.replace_files(files);
     }
-    thread.files().close_on_exec();
+    thread.files().close_on_exec(&mut Pace::new(thread)).await;
     process.set_actions(Arc::new(process.actions().after_exec()));
     agree_on_sigchld(process);
     process.has_execed.store(true, Ordering::Relaxed);
@@ -306,10 +315,13 @@ fn agree_on_sigchld(process: &Process) {
 }
 
 /// A copy of the thread's descriptors, if others share them.
-fn own_files(thread: &Thread) -> Result<Option<Arc<FdTable>>, Errno> {
+async fn own_files(thread: &Thread) -> Result<Option<Arc<FdTable>>, Errno> {
     let files = thread.files();
     // One count is the thread's, one is ours.
-    if Arc::strong_count(&files) > 2 { files.fork().map(Some) } else { Ok(None) }
+    if Arc::strong_count(&files) <= 2 {
+        return Ok(None);
+    }
+    files.fork(&mut Pace::new(thread)).await.map(Some)
 }
 
 /// Ends the other threads of the process, and takes the first one's place.

@@ -10,6 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::arguments::{Arguments, Strings};
 use crate::errno::Errno;
+use crate::process::pace::Pace;
 
 /// Keys of the auxiliary vector, `AT_*`.
 pub mod key {
@@ -71,7 +72,7 @@ pub struct Stack {
 ///
 /// # Errors
 /// `ENOMEM`; `E2BIG` when there is no room below `top`.
-pub fn build(top: u64, contents: &Contents<'_>) -> Result<Stack, Errno> {
+pub async fn build(pace: &mut Pace<'_>, top: u64, contents: &Contents<'_>) -> Result<Stack, Errno> {
     let Arguments { argv, envp } = contents.arguments;
     let mut place = Place(top);
     // Linux leaves a null word at the very top.
@@ -99,10 +100,12 @@ pub fn build(top: u64, contents: &Contents<'_>) -> Result<Stack, Errno> {
     let size = (top - pointer) as usize;
     bytes.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
     bytes.extend_from_slice((argv.len() as u64).as_bytes());
-    append_pointers(&mut bytes, argv_at, argv);
-    append_pointers(&mut bytes, envp_at, envp);
+    append_pointers(pace, &mut bytes, argv_at, argv).await?;
+    append_pointers(pace, &mut bytes, envp_at, envp).await?;
     bytes.extend_from_slice(auxiliary.as_bytes());
+    pace.pause().await?;
     bytes.resize(size, 0);
+    pace.pause().await?;
     let mut put = |at: u64, data: &[u8]| {
         let start = (at - pointer) as usize;
         bytes[start..start + data.len()].copy_from_slice(data);
@@ -131,16 +134,24 @@ impl Place {
     }
 }
 
-fn append_pointers(bytes: &mut Vec<u8>, base: u64, strings: &Strings) {
+async fn append_pointers(
+    pace: &mut Pace<'_>,
+    bytes: &mut Vec<u8>,
+    base: u64,
+    strings: &Strings,
+) -> Result<(), Errno> {
     for offset in strings.offsets() {
         bytes.extend_from_slice((base + offset as u64).as_bytes());
+        pace.charge(1).await?;
     }
     bytes.extend_from_slice(0u64.as_bytes());
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::pace::without_pause;
 
     const TOP: u64 = 0x7fff_f000;
 
@@ -175,7 +186,7 @@ mod tests {
             random: [9; 16],
             auxiliary: &[(key::PAGESZ, 4096)],
         };
-        let stack = build(TOP, &contents).unwrap();
+        let stack = without_pause(build(&mut Pace::of_start(), TOP, &contents)).unwrap().unwrap();
         assert_eq!(stack.pointer % 16, 0);
         assert_eq!(stack.pointer + stack.bytes.len() as u64, TOP);
         let reader = Reader(&stack);
@@ -204,7 +215,13 @@ mod tests {
     fn an_empty_argument_list_is_fine_and_no_room_is_an_error() {
         let empty = Arguments::default();
         let contents = Contents { arguments: &empty, path: b"", random: [0; 16], auxiliary: &[] };
-        assert_eq!(Reader(&build(TOP, &contents).unwrap()).word(0), 0);
-        assert_eq!(build(64, &contents).unwrap_err(), Errno::E2BIG);
+        assert_eq!(
+            Reader(&without_pause(build(&mut Pace::of_start(), TOP, &contents)).unwrap().unwrap()).word(0),
+            0
+        );
+        assert_eq!(
+            without_pause(build(&mut Pace::of_start(), 64, &contents)).unwrap().unwrap_err(),
+            Errno::E2BIG
+        );
     }
 }

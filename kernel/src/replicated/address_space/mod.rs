@@ -246,7 +246,7 @@ impl Mappings {
 }
 
 /// Pages that a child is given at a time.
-const FORK_BATCH: usize = 4096;
+const FORK_BATCH: usize = 256;
 
 impl Vma {
     /// Whether `access` is allowed. On x86 whatever can be used can be read.

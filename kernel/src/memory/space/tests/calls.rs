@@ -188,18 +188,18 @@ fn brk_moves_the_end_of_the_heap() {
     let space = space();
     space.set_brk_start(at(0x40_0123));
     let start = at(0x40_1000);
-    assert_eq!(space.brk(at(0)), start);
-    assert_eq!(space.brk(start + 100), start + 100);
+    assert_eq!(space.brk(at(0)).0, start);
+    assert_eq!(space.brk(start + 100).0, start + 100);
     space.write_initial(start + 99, b"h").unwrap();
-    assert_eq!(space.brk(start + 3 * PAGE), start + 3 * PAGE);
+    assert_eq!(space.brk(start + 3 * PAGE).0, start + 3 * PAGE);
     let region = &space.regions(false).unwrap()[0];
     assert!(region.is_heap && region.end == start + 3 * PAGE);
-    assert_eq!(space.brk(start + PAGE), start + PAGE);
+    assert_eq!(space.brk(start + PAGE).0, start + PAGE);
     assert_eq!(read(&space, start + 99), Ok(b'h'));
     assert_eq!(read(&space, start + PAGE), Err(Fault::NotMapped));
     space.map(MapRequest::anonymous(PAGE, RW).at(start + 4 * PAGE)).unwrap();
-    assert_eq!(space.brk(start + 5 * PAGE), start + PAGE, "something is in the way");
-    assert_eq!(space.brk(at(u64::MAX)), start + PAGE);
+    assert_eq!(space.brk(start + 5 * PAGE).0, start + PAGE, "something is in the way");
+    assert_eq!(space.brk(at(u64::MAX)).0, start + PAGE);
 }
 
 #[test]

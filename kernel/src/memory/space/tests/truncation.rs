@@ -75,5 +75,5 @@ fn nothing_is_held_by_a_file_for_spaces_that_are_gone() {
     let weak = Arc::downgrade(&space);
     drop(space);
     assert_eq!(weak.strong_count(), 0);
-    source.mappers().unwrap().unmap(&*source, &(0..1), true);
+    source.mappers().unwrap().unmap(source.clone(), 0..1, true);
 }
