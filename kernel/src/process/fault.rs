@@ -2,7 +2,8 @@
 
 use super::signal::{SI_KERNEL, Signal, SignalInfo};
 use crate::arch::UserContext;
-use crate::memory::{Access, Fault};
+use crate::memory::{Access, Fault, VirtAddr};
+use crate::uaccess::is_user_range;
 
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
@@ -26,6 +27,13 @@ pub fn access(code: u64) -> Access {
         _ if code & WRITE != 0 => Access::Write,
         _ => Access::Read,
     }
+}
+
+/// What a program is told of an error code. What is mapped in the kernel's half is not its business: there, a page seems always to be
+/// (as on Linux, arch/x86/mm/fault.c).
+pub fn visible_code(address: u64, code: u64) -> u64 {
+    const PRESENT: u64 = 1;
+    if is_user_range(VirtAddr::new(address), 1) { code } else { code | PRESENT }
 }
 
 /// The signal for a page fault that cannot be served; `None` when only memory is missing.
@@ -92,6 +100,7 @@ mod tests {
         assert_eq!(page_fault(Fault::PastEnd, 0).unwrap().signal(), Signal::BUS);
         assert_eq!(page_fault(Fault::OutOfMemory, 0), None);
         assert_eq!((access(4), access(6), access(0x14)), (Access::Read, Access::Write, Access::Execute));
+        assert_eq!((visible_code(0x1234, 4), visible_code(0xffff_8000_0000_0000, 4)), (4, 5));
     }
 
     #[test]

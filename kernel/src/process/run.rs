@@ -98,7 +98,7 @@ async fn live(thread: &Arc<Thread>, mut context: UserContext) {
                 };
             }
             Trap::PageFault { address, code } => {
-                last_trap = LastTrap { vector: 14, error: code, address };
+                last_trap = LastTrap { vector: 14, error: fault::visible_code(address, code), address };
                 page_fault(&caller, address, code).await;
             }
             Trap::Exception { vector, code } => {

@@ -31,6 +31,11 @@ pub fn target(caller: &Arc<Thread>, tid: i32) -> Result<Arc<Thread>, Errno> {
     }
 }
 
+/// The same for the calls on affinity, to which a negative id is that of no thread: `ESRCH`.
+fn target_by_affinity(caller: &Arc<Thread>, tid: i32) -> Result<Arc<Thread>, Errno> {
+    if tid < 0 { Err(Errno::ESRCH) } else { target(caller, tid) }
+}
+
 /// Whether `caller` may change how `target` is scheduled.
 fn may_schedule(caller: &Credentials, target: &Credentials) -> bool {
     caller.is_privileged() || [target.uid, target.euid].contains(&caller.euid)
@@ -246,7 +251,7 @@ pub fn sched_setaffinity(c: &mut Caller<'_>, tid: i32, size: usize, mask: VirtAd
     // Cores beyond those that there are do not matter.
     let len = size.min(bytes.len());
     uaccess::read_bytes(&c.space, mask, &mut bytes[..len])?;
-    set_affinity(c.thread, &*target(c.thread, tid)?, CoreSet(u64::from_ne_bytes(bytes)))
+    set_affinity(c.thread, &*target_by_affinity(c.thread, tid)?, CoreSet(u64::from_ne_bytes(bytes)))
 }
 
 fn set_affinity(caller: &Thread, target: &Thread, cores: CoreSet) -> SysResult {
@@ -261,7 +266,7 @@ pub fn sched_getaffinity(c: &mut Caller<'_>, tid: i32, size: usize, mask: UserPt
     if size < WORD || !size.is_multiple_of(WORD) {
         return Err(Errno::EINVAL);
     }
-    let cores = target(c.thread, tid)?.scheduling().cores;
+    let cores = target_by_affinity(c.thread, tid)?.scheduling().cores;
     mask.write(&c.space, &(cores.0 & online().0))?;
     Ok(WORD)
 }

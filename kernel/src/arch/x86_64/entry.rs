@@ -219,6 +219,7 @@ pub fn init() {
 
 /// RFLAGS bits that a program may choose: arithmetic, trap, direction, alignment check, ID.
 const USER_FLAGS: u64 = 0x0024_4dd5;
+const TRAP: u64 = RFlags::TRAP_FLAG.bits();
 
 /// Runs the thread whose registers are in `context` until it traps; an interrupt has been handled when this returns.
 ///
@@ -234,7 +235,10 @@ pub fn enter_user(context: &mut UserContext) -> Trap {
         // No such address can be fetched from; the program gets the fault that fetching would give.
         return Trap::PageFault { address: registers.rip, code: traps::INSTRUCTION_FETCH };
     }
-    let by_sysret = registers.rcx == registers.rip && registers.r11 == registers.rflags;
+    // SYSRET with the trap flag traps before the first instruction, and so would for ever; IRET behind it.
+    let differences =
+        registers.rcx ^ registers.rip | registers.r11 ^ registers.rflags | registers.rflags & TRAP;
+    let by_sysret = differences == 0;
     // SAFETY: the instruction pointer and the flags were just checked, the caller activated the address space.
     let raw = unsafe { run_user(registers, by_sysret) };
     match raw.vector {

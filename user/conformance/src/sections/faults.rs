@@ -15,7 +15,7 @@ use crate::transcript::{Transcript, ok};
 
 section!("faults":
     alternate_stack, alternate_stack_errors, faults, fault_in_handler, ignored_fault, registers_survive,
-    repair_and_retry, sigreturn_changes,
+    repair_and_retry, sigreturn_changes, single_steps, error_codes,
 );
 
 static STACK_LOW: AtomicUsize = AtomicUsize::new(0);
@@ -290,4 +290,44 @@ fn sigreturn_changes(t: Transcript) {
     }
     t.say("register", result);
     t.say("mask", blocked() == set(&[SIGTERM]));
+}
+
+extern "C" fn count(_signal: i32) {
+    CALLS.fetch_add(1, SeqCst);
+}
+
+/// A system call between two instructions that are stepped over.
+fn single_steps(t: Transcript) {
+    CALLS.store(0, SeqCst);
+    must(Handler::install_function(SIGTRAP, count as *const () as usize, 0, &[]));
+    // SAFETY: only the trap flag changes, and goes back; the registers are declared, and the stack is used as by a push.
+    unsafe {
+        std::arch::asm!(
+            "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "syscall", "nop",
+            "pushfq", "and qword ptr [rsp], -0x101", "popfq", "nop",
+            inout("rax") libc::SYS_getpid => _, out("rcx") _, out("r11") _,
+        );
+    }
+    t.say("traps", CALLS.load(SeqCst));
+}
+
+extern "C" fn note_error_code(_signal: i32, _info: *mut siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passed it.
+    let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    exit_now(registers[libc::REG_ERR as usize] as i32)
+}
+
+/// What is mapped in the kernel's half cannot be told.
+fn error_codes(t: Transcript) {
+    let of = |address: usize| {
+        in_child(|| {
+            let handler = note_error_code as *const () as usize;
+            must(Handler::install_function(SIGSEGV, handler, libc::SA_SIGINFO, &[]));
+            look_at(address);
+            0
+        })
+    };
+    t.say("nothing", of(0));
+    t.say("the kernel's half", of(0xffff_8000_0000_0000));
+    t.say("the kernel's code", of(0xffff_ffff_8020_0000));
 }

@@ -389,6 +389,8 @@ fn affinity(t: Transcript) {
     t.say("none", ok(sys!(sched_setaffinity, 0, 128, &[0_u64; 16])));
     t.say("odd length", ok(sys!(sched_getaffinity, 0, 9, &mut mask)));
     t.say("no such thread", ok(sys!(sched_getaffinity, 999_999, 128, &mut mask)));
+    t.say("get of a negative id", ok(sys!(sched_getaffinity, -1, 128, &mut mask)));
+    t.say("set of a negative id", ok(sys!(sched_setaffinity, -1, 128, &mask)));
     t.say("wrong pointer", ok(sys!(sched_setaffinity, 0, 128, 1)));
     t.say("running on a core of the mask", {
         let (mut core, mut node) = (u32::MAX, u32::MAX);
