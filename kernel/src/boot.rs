@@ -1,14 +1,17 @@
 //! From a machine that is set up to the init program.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::cmdline::CommandLine;
 use crate::device::NetworkDevice;
-use crate::fs::{self, proc, special, tty};
+use crate::fs::standard::{Output, Standard};
+use crate::fs::{self, File, proc, special, standard, tty};
 use crate::net::service::{self, Configuration};
 use crate::process::hooks::PowerRequest;
 use crate::process::{self, ExitStatus, hooks};
 use crate::sched::{self, Priority};
+use crate::sync::SpinLock;
 use crate::{Machine, arch, device, dump, logger, memory, println};
 
 /// The init program's environment, before what the command line adds.
@@ -54,6 +57,7 @@ fn set_hooks() {
             PowerRequest::Restart | PowerRequest::PowerOff => arch::exit(0),
         };
         hooks.open_console = || Ok(tty::console::terminal().clone());
+        hooks.standard = standard_stream;
         hooks.read_log = logger::read;
         hooks.map_vdso = memory::vdso::map;
     });
@@ -87,13 +91,46 @@ fn start_files(machine: &Machine, line: &CommandLine) {
         fail(format_args!("no file system: {error:?}"));
     }
     tty::console::init(line.terminal);
-    let pump = sched::spawn(arch::core_id(), Priority::Urgent, tty::console::pump());
-    arch::console::enable_input(pump);
+    start_console(line);
     if let Some(archive) = machine.initramfs {
         let report = fs::initramfs::unpack(&fs::setup::root_fs(), &fs::setup::root(), archive);
         if !report.is_complete() {
             log::error!("initramfs: {report}");
         }
+    }
+}
+
+/// Sends what the serial line brings to where it is read.
+fn start_console(line: &CommandLine) {
+    let (core, source) = (arch::core_id(), arch::console::next_byte);
+    if line.output_is_pipe {
+        *OUTPUT.lock() = Some(Output::new(arch::console::write_bytes));
+        // Where a person types, another terminal shows it.
+        tty::console::terminal().stop_echo();
+    }
+    let reader = if line.input_is_pipe {
+        let (file, feeder) = standard::input(source);
+        *INPUT.lock() = Some(file);
+        sched::spawn(core, Priority::Urgent, feeder.run())
+    } else if line.output_is_pipe {
+        let terminal = tty::console::terminal();
+        let text = standard::type_text(source, |byte| terminal.type_byte(byte), || terminal.type_end());
+        sched::spawn(core, Priority::Urgent, text)
+    } else {
+        sched::spawn(core, Priority::Urgent, tty::console::pump())
+    };
+    arch::console::enable_input(reader);
+}
+
+/// Standard input where it is no terminal, until the first process has it: nobody else keeps the pipe open.
+static INPUT: SpinLock<Option<Arc<dyn File>>> = SpinLock::new(None);
+/// Standard output where it is no terminal.
+static OUTPUT: SpinLock<Option<Arc<Output>>> = SpinLock::new(None);
+
+fn standard_stream(standard: Standard) -> Option<Arc<dyn File>> {
+    match standard {
+        Standard::Input => INPUT.lock().take(),
+        Standard::Output | Standard::Error => OUTPUT.lock().clone().map(|output| output as _),
     }
 }
 
@@ -126,7 +163,8 @@ fn start_init(line: &CommandLine) {
         fail(format_args!("init {path} cannot be started: {error:?}"));
     }
     // Job control needs a controlling terminal, and there is no getty to arrange for one.
-    if let Some(init) = process::find(process::INIT) {
+    let is_terminal = !(line.input_is_pipe && line.output_is_pipe);
+    if let Some(init) = process::find(process::INIT).filter(|_| is_terminal) {
         tty::console::terminal().control(&init);
     }
 }

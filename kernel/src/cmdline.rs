@@ -10,6 +10,8 @@
 //! | `env=NAME=VALUE` | a variable of its environment; repeatable |
 //! | `ip=dhcp`, `ip=off`, `ip=A.B.C.D/N[,GATEWAY]` | the address of the first interface |
 //! | `tty=ROWSxCOLUMNS` | the size of the console's terminal |
+//! | `stdin=pipe` | the init program's input is no terminal, see [`standard`](crate::fs::standard) |
+//! | `stdout=pipe` | neither is its output; with either, input comes as a text with an end |
 //! | `norandmaps` | programs are loaded at the same addresses each time, as on Linux; for debuggers |
 //! | `latency` | how long interrupts wait is measured, and told by /proc/nrk/latency |
 //! | `test=NAME` | the test that runs instead of the init program |
@@ -34,6 +36,10 @@ pub struct CommandLine {
     pub ip: Option<String>,
     /// `tty`: rows and columns.
     pub terminal: Option<(u16, u16)>,
+    /// `stdin=pipe`.
+    pub input_is_pipe: bool,
+    /// `stdout=pipe`.
+    pub output_is_pipe: bool,
     /// `norandmaps`.
     pub fixed_addresses: bool,
     /// `latency`.
@@ -67,6 +73,8 @@ impl CommandLine {
             Some(("env", value)) if value.contains('=') => self.environment.push(word[4..].to_vec()),
             Some(("ip", value)) => self.ip = Some(value.into()),
             Some(("tty", value)) if parse_size(value).is_some() => self.terminal = parse_size(value),
+            Some(("stdin", "pipe")) => self.input_is_pipe = true,
+            Some(("stdout", "pipe")) => self.output_is_pipe = true,
             Some(("test", value)) => self.test = Some(value.into()),
             None if text == "norandmaps" => self.fixed_addresses = true,
             None if text == "latency" => self.latency = true,
@@ -119,9 +127,20 @@ mod tests {
     }
 
     #[test]
+    fn input_and_output_are_pipes_each_by_itself() {
+        let pipes = |line: &[u8]| {
+            let line = CommandLine::parse(line);
+            (line.input_is_pipe, line.output_is_pipe)
+        };
+        assert_eq!(pipes(b"stdin=pipe"), (true, false));
+        assert_eq!(pipes(b"stdout=pipe"), (false, true));
+        assert_eq!(pipes(b"init=/x -- stdin=pipe"), (false, false));
+    }
+
+    #[test]
     fn malformed_values_are_unknown_words() {
-        let line = CommandLine::parse(b"tty=24 tty=ax3 env=A =x norandmaps=1");
-        assert_eq!(line.unknown, ["tty=24", "tty=ax3", "env=A", "=x", "norandmaps=1"]);
+        let line = CommandLine::parse(b"tty=24 tty=ax3 env=A =x norandmaps=1 stdin=tty");
+        assert_eq!(line.unknown, ["tty=24", "tty=ax3", "env=A", "=x", "norandmaps=1", "stdin=tty"]);
         assert!(!line.fixed_addresses);
     }
 

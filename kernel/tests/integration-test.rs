@@ -14,6 +14,7 @@ mod s00_core;
 mod s01_gdb;
 mod s01_kernel;
 mod s02_kernel;
+mod s03_pipes;
 mod s03_smoltcp;
 mod s03_userspace;
 mod s04_interfaces;

@@ -5,6 +5,7 @@
 //! argument vector from `argv[1]` on.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -87,6 +88,31 @@ impl Cmdline {
     }
 }
 
+/// Which of our standard streams are terminals, and so those of the program in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminals {
+    /// Standard input.
+    pub input: bool,
+    /// Standard output, and in the guest standard error with it.
+    pub output: bool,
+}
+
+impl Terminals {
+    /// What the guest's console is by itself: a terminal for both.
+    pub const BOTH: Self = Self { input: true, output: true };
+
+    /// Ours.
+    pub fn of_ours() -> Self {
+        Self { input: std::io::stdin().is_terminal(), output: std::io::stdout().is_terminal() }
+    }
+}
+
+impl Default for Terminals {
+    fn default() -> Self {
+        Self::BOTH
+    }
+}
+
 /// What a guest is told at boot, by `cargo xtask run`, the tests and the benchmarks alike.
 #[derive(Debug, Clone, Default)]
 pub struct Boot<'a> {
@@ -96,6 +122,8 @@ pub struct Boot<'a> {
     pub networked: bool,
     /// The terminal's rows and columns.
     pub tty: Option<(u16, u16)>,
+    /// Which of standard input and output are terminals.
+    pub terminals: Terminals,
     /// The terminal's type.
     pub term: &'a str,
     /// Whether programs are loaded at known addresses.
@@ -124,6 +152,12 @@ impl Boot<'_> {
         }
         if let Some((rows, columns)) = self.tty.filter(|_| open("tty")) {
             line.set("tty", format!("{rows}x{columns}"))?;
+        }
+        if !self.terminals.input {
+            line.set("stdin", "pipe")?;
+        }
+        if !self.terminals.output {
+            line.set("stdout", "pipe")?;
         }
         if self.fixed_addresses {
             line.raw(FIXED_ADDRESSES);
@@ -200,6 +234,17 @@ mod tests {
         let line = boot.line().unwrap();
         assert!(line.to_str().unwrap().contains(" norandmaps "), "{line:?}");
         assert!(!line.to_str().unwrap().contains("/bin/sh ") && !line.to_str().unwrap().contains("ip=off"));
+    }
+
+    #[test]
+    fn the_guest_is_told_what_is_no_terminal() {
+        let line = |input, output| {
+            let boot = Boot { terminals: Terminals { input, output }, ..Boot::default() };
+            boot.line().unwrap().into_string().unwrap()
+        };
+        assert!(!line(true, true).contains("=pipe"));
+        assert!(line(false, true).contains(" stdin=pipe ") && !line(false, true).contains("stdout="));
+        assert!(line(true, false).contains(" stdout=pipe ") && !line(true, false).contains("stdin="));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::accel::Accelerator;
 use crate::build::{self, Profile};
 use crate::capture::{self, Network};
-use crate::cmdline::Boot;
+use crate::cmdline::{Boot, Terminals};
 use crate::exit::Ending;
 use crate::monitor::Monitor;
 use crate::namespace::{Namespace, TAP};
@@ -271,6 +271,7 @@ impl Setup {
             log: "warn",
             networked,
             tty: None,
+            terminals: Terminals::BOTH,
             term: "dumb",
             fixed_addresses: self.debugged,
             words: &words,

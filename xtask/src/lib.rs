@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`setup`], [`build`], [`run`], [`mod@test`], [`conformance`], [`mod@bench`], [`profile`], [`check`] | [`toolchain`]: the kernel's target |
 //! | | [`image`], [`pack`], [`elf`], [`cpio`]: the initramfs |
-//! | | [`qemu`], [`accel`], [`cmdline`], [`gdb`], [`exit`]: starting a guest and learning how it ended |
+//! | | [`qemu`], [`accel`], [`cmdline`], [`gdb`], [`stdin`], [`exit`]: starting a guest and learning how it ended |
 //! | | [`namespace`], [`guest`], [`watched`]: networks and the test harness |
 //! | | [`relay`], [`capture`], [`monitor`], [`random`]: bad networks, and what a guest sent |
 //! | | [`documents`]: links, commands and recipes of README, CONTRIBUTING and the book |
@@ -41,6 +41,7 @@ pub mod random;
 pub mod relay;
 pub mod run;
 pub mod setup;
+pub mod stdin;
 pub mod test;
 pub mod toolchain;
 pub mod watched;

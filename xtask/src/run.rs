@@ -2,23 +2,24 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use rustix::fs::{fcntl_getfl, fcntl_setfl};
 use rustix::process::Pid;
 use rustix::termios::{self, OptionalActions};
 
 use crate::build::{self, Profile};
-use crate::cmdline::Boot;
+use crate::cmdline::{Boot, Terminals};
 use crate::exit::Ending;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
 use crate::profile::plugin::Plugin;
 use crate::qemu::{Console, Forward, Gdb, Machine, Net, Nic, tap_netdev, user_netdev};
-use crate::{accel::Accelerator, backlog, gdb, host, pack, process, setup, workspace};
+use crate::{accel::Accelerator, backlog, gdb, host, pack, process, setup, stdin, workspace};
 
 /// The servers whose port is forwarded without being asked for.
 const KNOWN_SERVERS: [(&str, u16); 2] = [("redis-server", 6379), ("memcached", 11211)];
@@ -176,7 +177,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Machine> {
         netdev: netdev.filter(|_| networked).map(|netdev| recorded(netdev, options)),
         pcap: options.pcap.as_deref().map(writable).transpose()?,
         // A line to be pasted is pasted into a terminal.
-        console: if options.dry_run || is_terminal() { Console::Terminal } else { Console::Plain },
+        console: if terminals(options) == Terminals::BOTH { Console::Terminal } else { Console::Plain },
         gdb: options.debug.then_some(Gdb::Port(gdb::PORT)),
         extra: options.qemu.iter().flat_map(|words| words.0.iter().cloned()).collect(),
         ..Machine::new(&profile.image(), &status)?
@@ -235,11 +236,11 @@ fn contents(options: &Options) -> pack::Contents {
 
 /// What the kernel is told.
 fn cmdline(options: &Options, init: &Path) -> Result<OsString> {
-    let size = is_terminal().then(|| termios::tcgetwinsize(std::io::stdin()).ok()).flatten();
     let boot = Boot {
         log: if options.verbose { "info" } else { "warn" },
         networked: options.net != Net::None && options.nic != Nic::None,
-        tty: size.filter(|size| size.ws_row > 0 && size.ws_col > 0).map(|size| (size.ws_row, size.ws_col)),
+        tty: window_size(),
+        terminals: terminals(options),
         term: &std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         fixed_addresses: options.debug,
         words: &options.cmdline,
@@ -247,6 +248,17 @@ fn cmdline(options: &Options, init: &Path) -> Result<OsString> {
         arguments: options.program.get(1..).unwrap_or_default(),
     };
     boot.line()
+}
+
+/// Which streams are terminals. A line to be pasted is pasted into one.
+fn terminals(options: &Options) -> Terminals {
+    if options.dry_run { Terminals::BOTH } else { Terminals::of_ours() }
+}
+
+/// Rows and columns of the terminal that we read from or write to, if there is one and it knows.
+fn window_size() -> Option<(u16, u16)> {
+    let size = termios::tcgetwinsize(std::io::stdin()).or_else(|_| termios::tcgetwinsize(std::io::stdout()));
+    size.ok().filter(|size| size.ws_row > 0 && size.ws_col > 0).map(|size| (size.ws_row, size.ws_col))
 }
 
 /// A server with a well-known port is reachable under it, unless --forward says otherwise.
@@ -305,14 +317,23 @@ fn start(
     ports: Vec<u16>,
     timeout: Option<Duration>,
 ) -> Result<Ending> {
-    let terminal = is_terminal().then(|| termios::tcgetattr(std::io::stdin()).ok()).flatten();
-    let mut child = machine.command(namespace).spawn().context("cannot start QEMU")?;
+    let on_terminal = machine.console == Console::Terminal;
+    let terminal = on_terminal.then(|| termios::tcgetattr(std::io::stdin()).ok()).flatten();
+    let flags = fcntl_getfl(std::io::stdout());
+    let mut command = machine.command(namespace);
+    command.stdin(if on_terminal { Stdio::inherit() } else { Stdio::piped() });
+    let mut child = command.spawn().context("cannot start QEMU")?;
+    child.stdin.take().into_iter().for_each(stdin::relay);
     backlog::lengthen(Pid::from_child(&child), ports);
     let ending = watch(&mut child, &machine.status, timeout);
     process::end(&mut child);
     if let Some(settings) = terminal {
         // QEMU puts the terminal back itself, unless it was killed.
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &settings);
+    }
+    if let Ok(flags) = flags {
+        // QEMU writes without blocking, and leaves that to all who share our standard output.
+        let _ = fcntl_setfl(std::io::stdout(), flags);
     }
     ending
 }
@@ -326,10 +347,6 @@ fn watch(child: &mut Child, status: &Path, timeout: Option<Duration>) -> Result<
     // The file is as good as read; the folder above it goes with the caller.
     let _ = fs::remove_file(status);
     Ok(ending)
-}
-
-fn is_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 #[cfg(test)]

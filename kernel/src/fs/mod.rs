@@ -41,6 +41,7 @@ mod ring;
 pub mod setup;
 pub mod signalfd;
 pub mod special;
+pub mod standard;
 pub mod stat;
 pub mod sys;
 pub mod timerfd;

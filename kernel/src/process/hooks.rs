@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use super::status::ExitStatus;
 use crate::errno::Errno;
 use crate::fs::File;
+use crate::fs::standard::Standard;
 use crate::sync::SpinLock;
 
 /// A request of reboot(2).
@@ -27,6 +28,8 @@ pub struct Hooks {
     pub power: fn(PowerRequest),
     /// Opens /dev/console, for the first process.
     pub open_console: fn() -> Result<Arc<dyn File>, Errno>,
+    /// The first process's standard stream, where it is not the console.
+    pub standard: fn(Standard) -> Option<Arc<dyn File>>,
     /// Reads the kernel's log from the given offset on into the buffer; returns the number of bytes. For syslog(2).
     pub read_log: fn(usize, &mut [u8]) -> usize,
     /// Where the vDSO is mapped into an address space: `AT_SYSINFO_EHDR`.
@@ -37,6 +40,7 @@ static HOOKS: SpinLock<Hooks> = SpinLock::new(Hooks {
     init_exited: |status| log::info!("the first process has ended: {status:?}"),
     power: |request| log::warn!("{request:?} is asked for, but nothing can do it"),
     open_console: || Err(Errno::ENODEV),
+    standard: |_| None,
     read_log: |_, _| 0,
     map_vdso: |_| None,
 });

@@ -16,10 +16,11 @@ use super::{Credentials, hooks};
 use crate::arch::{self, UserContext};
 use crate::errno::Errno;
 use crate::fs::path::{View, resolve};
+use crate::fs::standard::Standard;
 use crate::fs::{FdTable, FsContext, Identity, OpenFile, OpenFlags, open, setup};
 use crate::sched::{NoRoom, Place};
 
-/// Starts the program at `path` as process 1, with descriptors 0, 1 and 2 on the console. When it ends, the hook
+/// Starts the program at `path` as process 1, with descriptors 0, 1 and 2 on the console, or what the hook `standard` has. When it ends, the hook
 /// `init_exited` gets its status.
 ///
 /// # Errors
@@ -56,7 +57,7 @@ fn start(path: &[u8], argv: &[&[u8]], envp: &[&[u8]]) -> Result<(), Errno> {
         process: process.clone(),
         resources: Resources {
             space: SharedSpace::new(prepared.space),
-            files: console_files(&process, view)?,
+            files: standard_files(&process, view)?,
             fs: SharedFs::new(FsContext::new(root.clone())),
         },
         credentials: Arc::new(prepared.credentials),
@@ -82,16 +83,19 @@ fn new_process() -> Process {
     })
 }
 
-/// Descriptors 0, 1 and 2 on /dev/console, as the hook opens it where there is no such name; none when there is no console.
-fn console_files(process: &Process, view: View<'_>) -> Result<Arc<FdTable>, Errno> {
+/// Descriptors 0, 1 and 2: what the hook has for them, else /dev/console, as the hook opens it where there is no such name; none when there is no
+/// console.
+fn standard_files(process: &Process, view: View<'_>) -> Result<Arc<FdTable>, Errno> {
     let files = FdTable::new();
     files.set_limit(process.rlimit(Resource::Files).soft);
     let named = open::open(view, view.root, b"/dev/console", OpenFlags::RDWR, 0);
     let console = named.or_else(|_| Ok(OpenFile::new((hooks::get().open_console)()?, OpenFlags::RDWR)));
     match console {
         Ok(open) => {
-            for _ in 0..3 {
-                files.insert(open.clone(), false)?;
+            for standard in Standard::ALL {
+                let other = (hooks::get().standard)(standard);
+                let file = other.map_or_else(|| open.clone(), |file| OpenFile::new(file, standard.access()));
+                files.insert(file, false)?;
             }
         }
         Err::<_, Errno>(error) => log::warn!("the first process has no console: {error:?}"),

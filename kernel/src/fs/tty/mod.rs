@@ -74,6 +74,18 @@ impl Terminal {
         self.queue.wake(Events::IN | Events::RDNORM | Events::OUT | Events::WRNORM);
     }
 
+    /// From now on what is typed is not shown, until a program wants it to be.
+    pub fn stop_echo(&self) {
+        let mut state = self.state.lock();
+        state.termios = state.termios.without(Local::ECHO);
+    }
+
+    /// Types the character for the end of file.
+    pub fn type_end(&self) {
+        let end = self.state.lock().termios.control[control::VEOF];
+        self.type_byte(end);
+    }
+
     /// Makes it the controlling terminal of the session that `leader` leads, with the leader's group in the foreground.
     pub fn control(&self, leader: &Process) {
         let mut state = self.state.lock();

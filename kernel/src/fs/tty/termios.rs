@@ -139,8 +139,7 @@ impl Termios {
         Local::from_bits_retain(self.local)
     }
 
-    /// Turns flags of `c_lflag` off, for tests of raw modes.
-    #[cfg(test)]
+    /// Turns flags of `c_lflag` off.
     pub fn without(mut self, flags: Local) -> Self {
         self.local &= !flags.bits();
         self
