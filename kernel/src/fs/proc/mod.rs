@@ -68,7 +68,8 @@ const FIXED: &[Spec<()>] = &[
     text("modules", system::nothing),
     link("mounts", |()| by_text(Ok(b"self/mounts".to_vec())), |()| Ok(b"self/mounts".to_vec())),
     link("net", |()| by_text(Ok(b"self/net".to_vec())), |()| Ok(b"self/net".to_vec())),
-    Spec { name: "nrk", mode: 0o555, kind: Kind::Branch(&registered::Registered(Folder::Nrk)) },
+    // What everybody is doing, and where in memory, is for root.
+    Spec { name: "nrk", mode: 0o500, kind: Kind::Branch(&registered::Registered(Folder::Nrk)) },
     text("partitions", system::nothing),
     text("stat", system::stat),
     text("swaps", system::swaps),

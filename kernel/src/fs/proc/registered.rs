@@ -101,5 +101,7 @@ mod tests {
             .unwrap();
         assert!(names.contains(&b"greeting".to_vec()));
         assert_eq!(resolve(view, &root, b"/nrk/other", true).err(), Some(Errno::ENOENT));
+        let user = View { who: Identity { uid: 5, gid: 5, groups: &[], privileged: false }, root: &root };
+        assert_eq!(resolve(user, &root, b"/nrk/greeting", true).err(), Some(Errno::EACCES));
     }
 }
