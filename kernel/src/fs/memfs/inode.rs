@@ -126,7 +126,6 @@ impl Inode {
     ) -> Result<(u64, usize), Errno> {
         let now = crate::fs::stamp();
         let mut state = self.state.write();
-        let drop_privileges = state.has_privileges() && !crate::fs::writer_is_root();
         let (may_grow, data) = {
             let may_grow =
                 !matches!(state.content, Content::Regular(_, Some(seals)) if seals & SEAL_GROW != 0);
@@ -141,10 +140,7 @@ impl Inode {
             return Err(Errno::EFAULT);
         }
         if moved > 0 {
-            state.touch(now);
-            if drop_privileges {
-                state.drop_privileges();
-            }
+            state.content_changed(now);
         }
         Ok((offset + moved as u64, moved))
     }
@@ -397,7 +393,7 @@ impl Node for Inode {
         let old = state.data()?.size();
         let seals = if size < old { SEAL_SHRINK } else { 0 } | if size > old { SEAL_GROW } else { 0 };
         state.data_mut(seals)?.truncate(&self.fs.budget, size);
-        state.touch(now);
+        state.content_changed(now);
         drop(state);
         if size < old {
             // Private copies go as well: what lies past the end is a bus error (mmap(2)).
@@ -490,7 +486,7 @@ impl File for Inode {
             PUNCHED => state.data_mut(SEAL_WRITE | SEAL_FUTURE_WRITE)?.clear(&self.fs.budget, offset, end),
             _ => return Err(Errno::EOPNOTSUPP),
         }
-        state.touch(now);
+        state.content_changed(now);
         drop(state);
         if mode == PUNCHED {
             // Copies are the programs' own. Pages in part of the hole stay, with zeroes there.

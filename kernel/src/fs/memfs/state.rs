@@ -199,8 +199,16 @@ impl State {
         (who.is_root() || (keeps_user && own_group)).then_some(()).ok_or(Errno::EPERM)
     }
 
+    /// Notes that the content has changed at `now`: unless that was root's doing (`CAP_FSETID`), the set-id bits go.
+    pub fn content_changed(&mut self, now: Time) {
+        self.touch(now);
+        if self.has_privileges() && !crate::fs::writer_is_root() {
+            self.drop_privileges();
+        }
+    }
+
     /// Set-user-id and set-group-id end when a file changes hands or content.
-    pub fn drop_privileges(&mut self) {
+    fn drop_privileges(&mut self) {
         if matches!(self.content, Content::Directory(_)) {
             return;
         }
@@ -211,7 +219,7 @@ impl State {
     }
 
     /// Whether the mode has bits that [`drop_privileges`](Self::drop_privileges) would take.
-    pub fn has_privileges(&self) -> bool {
+    fn has_privileges(&self) -> bool {
         self.mode & (S_ISUID | S_ISGID) != 0
     }
 

@@ -16,7 +16,7 @@ section!("files":
     open_missing, open_create, open_directory, open_symlink, open_names, open_path_only, open_old_call,
     open_truncate, access_mode, status_flags, read_write, offsets, shared_offset, append, positioned,
     vectors, vectors_positioned, seek, seek_holes, truncate, ftruncate_errors, file_size_limit, unlinked,
-    tmpfile, memfd, creat_mode,
+    tmpfile, memfd, creat_mode, set_ids_go,
 );
 
 fn open_missing(t: Transcript) {
@@ -465,4 +465,24 @@ fn creat_mode(t: Transcript) {
     t.say("0777 under umask 077", mode(c"d", 0o777));
     let (_, fd) = (sys!(umask, 0), must(sys!(openat, libc::AT_FDCWD, c"e", O_WRONLY | O_CREAT, 0o400)));
     t.say("mode 0400 does not bind its creator", write(fd, b"x"));
+}
+
+/// Set-user-id and set-group-id of a file whose content one changes who is not root.
+fn set_ids_go(t: Transcript) {
+    let after = |change: fn(i32) -> Res| {
+        in_child(|| {
+            let fd = must(sys!(memfd_create, c"program", 0));
+            must(write(fd, b"old"));
+            must(sys!(fchmod, fd, 0o6755));
+            // Without privilege the user is such a one already.
+            let _ = sys!(setresuid, 1000, 1000, 1000);
+            let mut stat = libc::stat::zeroed();
+            must(change(fd));
+            must(sys!(fstat, fd, &mut stat));
+            (stat.st_mode >> 9 & 7) as i32
+        })
+    };
+    t.say("nothing", after(|_| Ok(0)));
+    t.say("write", after(|fd| sys!(write, fd, b"new", 3)));
+    t.say("ftruncate", after(|fd| sys!(ftruncate, fd, 1)));
 }
