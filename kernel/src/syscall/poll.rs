@@ -335,6 +335,10 @@ async fn select_until(
     for (set, pointer) in asked.iter_mut().zip(pointers) {
         if let Some(pointer) = pointer.non_null() {
             *set = pointer.read_vec(&c.space, words, words)?;
+            // What is beyond the count is neither looked at nor found.
+            if let (Some(last), rest @ 1..) = (set.last_mut(), count % 64) {
+                *last &= (1 << rest) - 1;
+            }
         }
     }
     let (mut pace, mut watches) = (Pace::new(c.thread), Vec::new());
