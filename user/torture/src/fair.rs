@@ -17,6 +17,9 @@ use crate::{Options, Verdict};
 const HOGS: [usize; 3] = [1, 100, 1000];
 /// So many of them are busy while the others are made; these wait at a gate until all are there, for it would take minutes.
 const BUSY_AT_ONCE: usize = 100;
+/// How long the first nap may take then: opening the gate to hundreds takes some hundred microseconds, and while those who were
+/// let in have the grace that there is, a microsecond's debt is paid by waiting for as many as there are processes.
+const OWED: Duration = Duration::from_millis(300);
 
 /// How long shares are counted, from when all that compete are there.
 const COUNTED: Duration = Duration::from_millis(1500);
@@ -30,7 +33,8 @@ pub fn run(options: &Options) -> Verdict {
     let (given, loose) = (options.number(0, 0)?, options.number(1, 0)? == 1);
     for hogs in HOGS.into_iter().filter(|&hogs| given == 0 || hogs == given) {
         let naps = naps_beside(hogs)?;
-        let late = naps::judge("fair", &format!("{hogs} busy processes"), &naps);
+        let first = if hogs > BUSY_AT_ONCE { OWED } else { naps::LONGEST };
+        let late = naps::judge("fair", &format!("{hogs} busy processes"), &naps, first);
         if !loose {
             late?;
         }

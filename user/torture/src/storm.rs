@@ -59,7 +59,7 @@ fn check((name, arm): Kind) -> Verdict {
             other => return Err(format!("{name}: {other}")),
         }
     }
-    naps::judge("storm", name, &taken)
+    naps::judge("storm", name, &taken, naps::LONGEST)
 }
 
 /// A process that arms its timers, tells so and sleeps for ever.
