@@ -1,6 +1,7 @@
 //! Whole stacks, back to back, on a wire that loses, repeats, reorders and damages frames as a seed says, in a time of their
 //! own: a test of minutes takes milliseconds, and every run is the same.
 
+mod crossing;
 mod datagrams;
 mod hostile;
 mod streams;
