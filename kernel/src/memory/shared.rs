@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use super::{Frame, MapError, OutOfMemory, PAGE_SIZE, Purpose, admit};
 use crate::fs::PageSource;
 use crate::replicated::address_space::{Backing, MappingName};
-use crate::sched::leftovers::{Leftover, leave};
+use crate::sched::leftovers::leave;
 use crate::sync::SpinLock;
 
 /// Pages of a chunk: neighbours are found together.
@@ -36,19 +36,9 @@ impl SharedMemory {
     }
 }
 
-/// The frames of an object that nobody maps any more.
-struct Remains(BTreeMap<u64, Box<Chunk>>);
-
-impl Leftover for Remains {
-    fn take_apart(&mut self) -> bool {
-        let _one = self.0.pop_first();
-        !self.0.is_empty()
-    }
-}
-
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        leave(Remains(core::mem::take(self.chunks.get_mut())));
+        leave(core::mem::take(self.chunks.get_mut()));
     }
 }
 

@@ -5,6 +5,7 @@
 //! is back, as if it had been done at once. What is left where no thread runs, or by one that ends, is for the [`reap`] task.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use spin::Once;
@@ -29,6 +30,14 @@ impl<T: Leftover> Leftover for [T; 1] {
     }
 }
 
+/// Large values by key, one at a time.
+impl<K: Ord + Send, V: Send> Leftover for BTreeMap<K, V> {
+    fn take_apart(&mut self) -> bool {
+        let _one = self.pop_first();
+        !self.is_empty()
+    }
+}
+
 static LEFT: PerCore<SpinLock<Vec<Box<dyn Leftover>>>> = crate::per_core!(SpinLock::new(Vec::new()));
 static REAPER: Once<TaskHandle> = Once::new();
 static TELL: Once<fn()> = Once::new();
@@ -48,6 +57,14 @@ const AT_ONCE: u64 = 50_000;
 
 /// Begins to take `left` apart, and leaves for later what is large.
 pub fn leave(mut left: impl Leftover + 'static) {
+    if REAPER.get().is_some() {
+        return leave_large(left);
+    }
+    // Nobody would come for it.
+    while left.take_apart() {}
+}
+
+fn leave_large(mut left: impl Leftover + 'static) {
     if !left.take_apart() {
         return;
     }
@@ -121,9 +138,9 @@ mod tests {
     #[test]
     fn what_is_small_goes_at_once_and_what_is_large_later() {
         let (small, large) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicUsize::new(4)));
-        leave(Pieces(small.clone()));
+        leave_large(Pieces(small.clone()));
         assert!(small.load(Ordering::Relaxed) == 0 && next().is_none());
-        leave(Pieces(large.clone()));
+        leave_large(Pieces(large.clone()));
         assert_eq!(large.load(Ordering::Relaxed), 2);
         let mut left = next().unwrap();
         assert!(left.take_apart() && !left.take_apart() && next().is_none());

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use super::Budget;
 use crate::errno::Errno;
 use crate::memory::{Frame, OutOfMemory, PAGE_SIZE, statistics};
-use crate::sched::leftovers::{Leftover, leave};
+use crate::sched::leftovers::leave;
 use crate::uaccess::{ReadBuf, WriteBuf};
 
 const CHUNK: u64 = 64;
@@ -33,19 +33,9 @@ struct Pages {
     count: u64,
 }
 
-/// The frames of a file that has ended, or been cut.
-struct Remains(BTreeMap<u64, Box<Chunk>>);
-
-impl Leftover for Remains {
-    fn take_apart(&mut self) -> bool {
-        let _one = self.0.pop_first();
-        !self.0.is_empty()
-    }
-}
-
 impl Drop for Pages {
     fn drop(&mut self) {
-        leave(Remains(core::mem::take(&mut self.chunks)));
+        leave(core::mem::take(&mut self.chunks));
     }
 }
 
@@ -76,7 +66,7 @@ impl Pages {
         let mut inside = self.chunks.split_off(&first.div_ceil(CHUNK));
         let mut beyond = inside.split_off(&(end / CHUNK).max(first.div_ceil(CHUNK)));
         self.count -= inside.values().map(|chunk| u64::from(chunk.present.count_ones())).sum::<u64>();
-        leave(Remains(inside));
+        leave(inside);
         self.chunks.append(&mut beyond);
         for edge in [first / CHUNK, end / CHUNK] {
             let start = edge * CHUNK;
